@@ -1,0 +1,56 @@
+//! What is too much. Every limit is named here once; a node's configuration may lower or raise
+//! those in [`Limits`].
+
+/// Format number of manifests, slips, receipts, bodies and rosters of this version.
+pub const FORMAT: u32 = 1;
+/// Random bytes in a manifest.
+pub const NONCE_BYTES: usize = 16;
+/// Largest encoded manifest. 32 attachments of 50 bytes and what else there is come to 2 KiB.
+pub const MANIFEST_BYTES_MAX: usize = 4096;
+/// Largest encoded slip: codes, digests and a wrapped key come to under 400 bytes.
+pub const SLIP_BYTES_MAX: usize = 1024;
+/// Largest encoded receipt: digests, codes and two sentences.
+pub const RECEIPT_BYTES_MAX: usize = 1024;
+/// Longest subject, in characters.
+pub const SUBJECT_CHARS_MAX: usize = 200;
+/// Longest case reference, in characters.
+pub const CASE_REFERENCE_CHARS_MAX: usize = 64;
+/// Longest media type, in characters.
+pub const MEDIA_TYPE_CHARS_MAX: usize = 100;
+/// Longest reason or advice in a receipt, in characters.
+pub const RECEIPT_TEXT_CHARS_MAX: usize = 300;
+/// What a body may hold beside its content: subject, references, visible recipients.
+pub const BODY_OVERHEAD_BYTES_MAX: usize = 32 * 1024;
+/// How far a peer's clock may be off, either way.
+pub const CLOCK_SKEW_MS_MAX: i64 = 5 * 60 * 1000;
+/// How long ids are remembered after their message expired.
+pub const MEMORY_AFTER_EXPIRY_MS: i64 = 7 * 24 * 3600 * 1000;
+/// Nodes a parcel may pass.
+pub const HOPS_MAX: u32 = 8;
+
+/// Limits that a bureau may set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest content of a message, in bytes.
+    pub body_bytes: usize,
+    /// Most attachments of a message.
+    pub attachments: usize,
+    /// Largest attachment, in bytes.
+    pub attachment_bytes: u64,
+    /// Most recipients of a message.
+    pub recipients: usize,
+    /// Longest time from making to expiry, in milliseconds.
+    pub lifetime_ms: i64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 1024 * 1024,
+            attachments: 32,
+            attachment_bytes: 256 * 1024 * 1024,
+            recipients: 300,
+            lifetime_ms: 30 * 24 * 3600 * 1000,
+        }
+    }
+}

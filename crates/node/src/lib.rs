@@ -1,0 +1,1 @@
+//! The daemon as a library: faces, engine, policy, configuration, telemetry.
