@@ -152,10 +152,7 @@ impl Drop for Acceptor {
 impl Stream for Incoming {
     type Item = io::Result<TlsConnection>;
 
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.connections.poll_recv(context).map(|connection| connection.map(Ok))
     }
 }
@@ -248,10 +245,7 @@ async fn accept(
 /// The connection died between the kernel and us; the listener is well.
 fn of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
-    )
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
 fn begin(

@@ -60,10 +60,7 @@ pub struct DialLimits {
 
 impl Default for DialLimits {
     fn default() -> Self {
-        Self {
-            connect_timeout: Duration::from_secs(10),
-            verdict_timeout: Duration::from_secs(3),
-        }
+        Self { connect_timeout: Duration::from_secs(10), verdict_timeout: Duration::from_secs(3) }
     }
 }
 
@@ -109,10 +106,7 @@ impl Dialer {
         if uri.port_u16().is_none() || uri.path() != "/" || uri.query().is_some() {
             return Err(invalid());
         }
-        let state = Arc::new(State {
-            peer: Mutex::new(None),
-            faults: FaultCell::default(),
-        });
+        let state = Arc::new(State { peer: Mutex::new(None), faults: FaultCell::default() });
         let connector = Connector {
             dialer: self.clone(),
             target: Arc::new(target.clone()),

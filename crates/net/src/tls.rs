@@ -29,8 +29,8 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::sync::watch;
 
 pub use self::files::TlsError;
-use self::verify::{FaceVerifier, NodeVerifier};
 pub(crate) use self::verify::IdentityRefusal;
+use self::verify::{FaceVerifier, NodeVerifier};
 use crate::identity::{RoleKind, SpiffeId, Validity};
 
 /// The one application protocol: HTTP/2.
@@ -138,7 +138,7 @@ impl TlsStore {
         let material = files::load(&self.files, before.summary.generation + 1)?;
         let summary = material.summary.clone();
         if summary.id != before.summary.id {
-            let (expected, found) = (before.summary.id.clone(), summary.id);
+            let (expected, found) = (Box::new(before.summary.id.clone()), Box::new(summary.id));
             return Err(TlsError::OtherIdentity { expected, found });
         }
         if !summary.validity.contains(SystemTime::now()) {

@@ -164,9 +164,9 @@ impl fmt::Display for AcceptorCounters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "accepted {} established {}", self.accepted(), self.established())?;
         let refusals = HandshakeRefusal::ALL.iter().map(|kind| (kind, self.refused(*kind)));
-        refusals.filter(|(_, count)| *count > 0).try_for_each(|(kind, count)| {
-            write!(f, " {kind} {count}")
-        })
+        refusals
+            .filter(|(_, count)| *count > 0)
+            .try_for_each(|(kind, count)| write!(f, " {kind} {count}"))
     }
 }
 

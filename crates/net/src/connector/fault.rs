@@ -178,8 +178,7 @@ impl DialError {
         if let Some(Cut(cause)) = inner::<Cut>(error) {
             return Self::Cut(*cause);
         }
-        inner::<rustls::Error>(error)
-            .map_or(Self::Closed { kind: error.kind() }, Self::of_tls)
+        inner::<rustls::Error>(error).map_or(Self::Closed { kind: error.kind() }, Self::of_tls)
     }
 }
 

@@ -76,10 +76,7 @@ fn a_certificate_has_exactly_one_uri() {
     assert_eq!(read(&[], &["localhost"]), Err(IdentityFault::UriCount { count: 0 }));
     assert_eq!(read(&[], &[]), Err(IdentityFault::UriCount { count: 0 }));
     assert_eq!(read(&[uri, uri], &[]), Err(IdentityFault::UriCount { count: 2 }));
-    assert_eq!(
-        read(&[uri, "https://fr.example/"], &[]),
-        Err(IdentityFault::UriCount { count: 2 })
-    );
+    assert_eq!(read(&[uri, "https://fr.example/"], &[]), Err(IdentityFault::UriCount { count: 2 }));
     assert_eq!(read(&["https://fr.example/"], &[]), Err(IdentityFault::Form));
 }
 

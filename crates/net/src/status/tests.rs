@@ -27,10 +27,7 @@ fn a_refusal_comes_back_whole() {
     assert_eq!(received.metadata.get("limit").map(String::as_str), Some("300"));
     let fields: Vec<_> =
         received.violations.iter().map(|v| (v.field.as_str(), v.reason.as_str())).collect();
-    assert_eq!(
-        fields,
-        [("recipients[0]", "SELF_RECIPIENT"), ("expire_time", "LIFETIME_TOO_LONG")]
-    );
+    assert_eq!(fields, [("recipients[0]", "SELF_RECIPIENT"), ("expire_time", "LIFETIME_TOO_LONG")]);
 }
 
 #[test]

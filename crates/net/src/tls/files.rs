@@ -105,9 +105,9 @@ pub enum TlsError {
     #[error("the new certificate is of {found}, this is {expected}: restart to change that")]
     OtherIdentity {
         /// Who this is.
-        expected: SpiffeId,
+        expected: Box<SpiffeId>,
         /// Whom the certificate names.
-        found: SpiffeId,
+        found: Box<SpiffeId>,
     },
     /// A reload brought a certificate that is not valid now.
     #[error("{}: expired, or not yet valid", path.display())]

@@ -1,0 +1,8 @@
+//! Faces and calls over real TLS and real sockets.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod connector;
+mod harness;
+mod lifetime;
+mod raw;
+mod refusals;
