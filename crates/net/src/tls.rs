@@ -1,7 +1,7 @@
 //! Certificates, key and revocation lists from files, and the TLS configurations made of them.
 //! Reloading swaps them for the next handshake; what is open is judged anew by
 //! [`crate::connections`]. Whom a face or a call expects is stated here, and checked in
-//! [`verify`] while the handshake runs, so that a refused peer gets an alert.
+//! `verify` while the handshake runs, so that a refused peer gets an alert.
 //!
 //! TLS 1.3 only, no early data, no resumption: a resumed session would skip the verifier, and
 //! with it the revocation lists.

@@ -10,6 +10,7 @@ use std::{
 
 use rustls::{
     RootCertStore,
+    crypto::aws_lc_rs::sign::any_supported_type,
     server::{VerifierBuilderError, WebPkiClientVerifier},
     sign::CertifiedKey,
 };
@@ -18,6 +19,7 @@ use rustls_pki_types::{
     pem::{self, PemObject},
 };
 use x509_parser::{prelude::FromDer, revocation_list::CertificateRevocationList};
+use zeroize::Zeroize;
 
 use super::{Expectation, Material, TlsFiles, TlsSummary, provider};
 use crate::{
@@ -159,12 +161,15 @@ fn check(material: &Material, files: &TlsFiles) -> Result<(), TlsError> {
 }
 
 fn own_key(path: &Path, chain: Vec<CertificateDer<'static>>) -> Result<CertifiedKey, TlsError> {
+    let rejected = |source| TlsError::Rejected { path: path.to_owned(), source };
     let pem = read_secret(path)?;
-    let key = PrivateKeyDer::from_pem_slice(&pem)
+    let mut der = PrivateKeyDer::from_pem_slice(&pem)
         .map_err(|source| TlsError::Pem { path: path.to_owned(), source })?;
-    // Fails too where the key is not the certificate's.
-    CertifiedKey::from_der(chain, key, &provider())
-        .map_err(|source| TlsError::Rejected { path: path.to_owned(), source })
+    let key = any_supported_type(&der);
+    der.zeroize();
+    let own = CertifiedKey::new(chain, key.map_err(rejected)?);
+    own.keys_match().map_err(rejected)?;
+    Ok(own)
 }
 
 fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {

@@ -4,5 +4,6 @@
 mod connector;
 mod harness;
 mod lifetime;
+mod log;
 mod raw;
 mod refusals;
