@@ -66,6 +66,12 @@ pub trait Store: Send + Sync + 'static {
     /// How much waits, by destination and lane; from memory.
     fn depths(&self) -> Vec<Depth>;
 
+    /// How many messages wait for a destination, in all lanes; from memory.
+    fn depth(&self, destination: BureauCode) -> u64 {
+        let here = self.depths().into_iter().filter(|depth| depth.destination == destination);
+        here.map(|depth| depth.messages).sum()
+    }
+
     /// Receipts that wait for a destination, in order, after a number.
     async fn receipts(
         &self,
