@@ -1,0 +1,157 @@
+//! A node while it serves: its tasks, the signals it answers, the service manager it talks to, and
+//! the way it ends.
+
+use std::{io, sync::Arc, time::Duration};
+
+use bureau_net::{Connections, Dialer, TlsStore};
+use sd_notify::NotifyState;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::broadcast::error::RecvError,
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Engine, ServeError, dialer, faces::Faces, timers};
+
+/// How long the parts of a node may take to end, one after the other. Together with what the
+/// store needs to close, a stop takes under 10 s.
+const LINKS_GRACE: Duration = Duration::from_secs(2);
+const FACES_GRACE: Duration = Duration::from_secs(1);
+const SCRIBE_GRACE: Duration = Duration::from_secs(2);
+const STORE_GRACE: Duration = Duration::from_secs(3);
+
+/// The signals a node answers.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the wish that the node ends.
+    pub(super) async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// A node while it serves.
+pub(super) struct Serving {
+    pub(super) engine: Arc<Engine>,
+    pub(super) tls: Arc<TlsStore>,
+    pub(super) connections: Arc<Connections>,
+    pub(super) faces: Faces,
+    pub(super) tasks: TaskTracker,
+    pub(super) stop: CancellationToken,
+}
+
+impl Serving {
+    /// Starts what runs beside the faces.
+    pub(super) fn spawn(&self, dialer: Dialer) {
+        let engine = || Arc::clone(&self.engine);
+        for peer in self.engine.config.peers.iter().filter(|peer| peer.dial) {
+            let dialing = dialer::run(engine(), dialer.clone(), peer.clone(), self.stop.clone());
+            self.tasks.spawn(dialing);
+        }
+        self.tasks.spawn(timers::run(engine(), self.stop.clone()));
+        self.tasks.spawn(wake_links(engine(), self.stop.clone()));
+        let (watched, tls) = (engine(), Arc::clone(&self.tls));
+        self.engine.metrics.on_scrape(move |gauges| super::metrics::refresh(gauges, &watched, &tls));
+    }
+
+    /// Answers signals until the node is to end.
+    pub(super) async fn watch(&self, signals: &mut Signals) -> Result<(), ServeError> {
+        let mut watchdog = watchdog();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.engine.store.failed() => return Err(ServeError::StoreFailed),
+                _ = signals.terminate.recv() => return Ok(()),
+                _ = signals.interrupt.recv() => return Ok(()),
+                _ = signals.hangup.recv() => {
+                    notify(&[NotifyState::Status("reloading")]);
+                    self.reload().await;
+                    notify(&[NotifyState::Status("serving")]);
+                }
+                _ = watchdog.tick() => notify(&[NotifyState::Watchdog]),
+            }
+        }
+    }
+
+    /// Ends: first no more is taken, then what is under way is finished, then the store is closed.
+    pub(super) async fn drain(self, mut scribe: JoinHandle<()>) {
+        tracing::info!(event = "draining");
+        notify(&[NotifyState::Stopping]);
+        self.faces.closing().await;
+        self.stop.cancel();
+        self.engine.links.cancel_all();
+        self.tasks.close();
+        if timeout(LINKS_GRACE, self.tasks.wait()).await.is_err() {
+            tracing::warn!(event = "drain_overrun", what = "links");
+        }
+        self.connections.shutdown().await;
+        self.faces.stop(FACES_GRACE).await;
+        if timeout(SCRIBE_GRACE, &mut scribe).await.is_err() {
+            tracing::warn!(event = "drain_overrun", what = "scribe");
+            scribe.abort();
+        }
+        match timeout(STORE_GRACE, self.engine.store.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(event = "store_close_failed", error = %error),
+            // Nothing is lost: the journal has it; the next start replays.
+            Err(_elapsed) => tracing::warn!(event = "drain_overrun", what = "store"),
+        }
+    }
+}
+
+/// Tells the links what new there is to send.
+async fn wake_links(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut changes = engine.store.changes();
+    loop {
+        let change = tokio::select! {
+            () = stop.cancelled() => return,
+            change = changes.recv() => change,
+        };
+        match change {
+            Ok(change) if change.destinations.is_empty() => {}
+            Ok(change) => engine.links.wake(&change.destinations, &engine.trust.roster()),
+            Err(RecvError::Lagged(_)) => engine.links.wake_all(),
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Half the service manager's watchdog time; an hour where it has none.
+fn watchdog() -> tokio::time::Interval {
+    let period = sd_notify::watchdog_enabled().map_or(Duration::from_secs(3600), |time| time / 2);
+    tokio::time::interval(period.max(Duration::from_millis(100)))
+}
+
+/// Tells the service manager that the node serves.
+pub(super) fn notify_ready() {
+    notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
+}
+
+/// Tells the service manager what the node is at.
+pub(super) fn notify_status(status: &str) {
+    notify(&[NotifyState::Status(status)]);
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    // Without a service manager there is nobody to tell, and that is no error.
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(event = "notify_failed", error = %error);
+    }
+}

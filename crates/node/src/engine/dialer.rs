@@ -1,0 +1,176 @@
+//! How a link comes up: dial, greet, run; after a failure wait longer and longer, each time a
+//! random while, and not at all once the peer was heard from.
+
+use std::{sync::Arc, time::Duration};
+
+use bureau_core::{BureauCode, Reason};
+use bureau_net::{Dialer, Target};
+use bureau_proto::link::v1::{
+    Frame, OpenRequest, OpenResponse, link_service_client::LinkServiceClient,
+};
+use tokio::sync::mpsc;
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Engine,
+    session::{self, End, OUTBOUND_FRAMES_MAX, Peer as PeerName, Wire, end_of_status},
+};
+use crate::config::Peer;
+
+/// Keeps the link to a peer up until it is cancelled.
+pub async fn run(engine: Arc<Engine>, dialer: Dialer, peer: Peer, cancel: CancellationToken) {
+    let Some(changed) = engine.links.changed(peer.bureau) else { return };
+    loop {
+        // Up already: by the peer's own call.
+        if engine.links.is_up(peer.bureau) {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = changed.notified() => continue,
+            }
+        }
+        let end = tokio::select! {
+            () = cancel.cancelled() => return,
+            end = attempt(&engine, &dialer, &peer, &cancel) => end,
+        };
+        if cancel.is_cancelled() {
+            return;
+        }
+        let now = engine.clock.now();
+        let attempts = if end.was_up {
+            0
+        } else {
+            if !engine.links.is_up(peer.bureau) {
+                tracing::warn!(
+                    event = "link_attempt_failed",
+                    peer = %peer.bureau, reason = %end.reason, detail = %end.detail
+                );
+            }
+            engine.links.failed(peer.bureau, &end.reason, now)
+        };
+        let wait = backoff(&engine, attempts);
+        let wait_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+        engine.links.next_attempt(peer.bureau, now.plus_ms(wait_ms));
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = changed.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Full jitter over a window that doubles with each failure up to a cap, and a floor that keeps
+/// attempts below one a second or so.
+fn backoff(engine: &Engine, attempts: u32) -> Duration {
+    let links = &engine.config.links;
+    let base_ms = links.backoff_base_ms.max(1);
+    let window_ms = base_ms.saturating_mul(1 << attempts.min(16)).min(links.backoff_max_ms);
+    let mut random = [0; 8];
+    // Without random bytes the whole window is waited: late, but never in step with a restart.
+    let share = match getrandom::fill(&mut random) {
+        Ok(()) => u64::from_le_bytes(random) % (window_ms + 1),
+        Err(_) => window_ms,
+    };
+    Duration::from_millis(share.max(base_ms))
+}
+
+async fn attempt(
+    engine: &Arc<Engine>,
+    dialer: &Dialer,
+    peer: &Peer,
+    cancel: &CancellationToken,
+) -> End {
+    let addresses = addresses(engine, peer);
+    let mut end = failed(Reason::NoRoute.as_str(), "no address is known for this peer");
+    for address in addresses {
+        if cancel.is_cancelled() {
+            break;
+        }
+        engine.links.connecting(peer.bureau, engine.clock.now());
+        engine.metrics.connect_attempt(peer.bureau);
+        let network = engine.config.network.clone();
+        let target = Target { address, network, bureau: peer.bureau };
+        end = match open(engine, dialer, &target).await {
+            Ok((name, wire)) => session::run(engine, name, engine.bureau(), wire).await,
+            Err(end) => end,
+        };
+        if end.was_up {
+            break;
+        }
+    }
+    end
+}
+
+/// Configured addresses, or else those of the roster.
+fn addresses(engine: &Engine, peer: &Peer) -> Vec<String> {
+    if !peer.addresses.is_empty() {
+        return peer.addresses.clone();
+    }
+    let roster = engine.trust.roster();
+    let member = roster.member(&peer.bureau);
+    member.map(|member| member.nodes.values().flatten().cloned().collect()).unwrap_or_default()
+}
+
+async fn open(
+    engine: &Engine,
+    dialer: &Dialer,
+    target: &Target,
+) -> Result<(PeerName, Wire), End> {
+    let channel = dialer.connect(target).await;
+    let channel = channel.map_err(|error| failed(error.as_str(), error.to_string()))?;
+    let Some(identity) = channel.peer() else {
+        return Err(failed(Reason::Unauthenticated.as_str(), "the peer has no identity"));
+    };
+    let name = node_name(&identity.id, &engine.trust.roster())?;
+    let (outbound, frames) = mpsc::channel::<Frame>(OUTBOUND_FRAMES_MAX);
+    let frames = ReceiverStream::new(frames).map(|frame| OpenRequest { frame: Some(frame) });
+    let mut client = LinkServiceClient::new(channel.channel())
+        .max_decoding_message_size(bureau_net::server::MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(bureau_net::server::MESSAGE_BYTES_MAX);
+    let opened = tokio::time::timeout(
+        Duration::from_millis(engine.config.links.connect_timeout_ms),
+        client.open(frames),
+    );
+    let response = match opened.await {
+        Ok(Ok(response)) => response,
+        Ok(Err(status)) => {
+            // Below a bare transport error stands what happened to the connection.
+            return Err(match channel.last_fault() {
+                Some(fault) if status.details().is_empty() => {
+                    failed(fault.as_str(), fault.to_string())
+                }
+                _ => end_of_status(&status),
+            });
+        }
+        Err(_elapsed) => return Err(failed(Reason::Stalled.as_str(), "no answer in time")),
+    };
+    let inbound = response.into_inner().map(|response: Result<OpenResponse, _>| {
+        response.map(|response| response.frame.unwrap_or_default())
+    });
+    Ok((name, Wire { inbound: Box::pin(inbound), outbound }))
+}
+
+/// The peer of a certificate, if the roster lists that node.
+///
+/// # Errors
+/// Why it is no peer.
+pub fn node_name(
+    id: &bureau_net::SpiffeId,
+    roster: &bureau_core::Roster,
+) -> Result<PeerName, End> {
+    let bureau: BureauCode = id.bureau;
+    let bureau_net::Role::Node(node) = &id.role else {
+        return Err(failed(Reason::NotPermitted.as_str(), "not a node's certificate"));
+    };
+    let member = roster.member(&bureau);
+    let listed = member.map_err(|reason| failed(reason.as_str(), "not in the roster"))?;
+    if !listed.nodes.contains_key(node) {
+        let detail = format!("the roster lists no node {node} of {bureau}");
+        return Err(failed(Reason::NotPermitted.as_str(), detail));
+    }
+    Ok(PeerName { bureau, node: node.clone() })
+}
+
+fn failed(reason: &str, detail: impl Into<String>) -> End {
+    End { reason: reason.to_owned(), detail: detail.into(), was_up: false }
+}

@@ -1,0 +1,440 @@
+//! What a link brings: verified in bulk away from the reactor, decided, committed, answered. One
+//! bad parcel is refused by itself; the line behind it moves on.
+
+use std::sync::Arc;
+
+use bureau_core::{
+    BureauCode, Envelope, MessageId, Reason, Receipt, Timestamp, Verified, Verifier, body,
+    envelope::SealingSuite,
+    limits::HOPS_MAX,
+};
+use bureau_net::Refusal;
+use bureau_proto::{
+    envelope::v1 as envelope_wire,
+    link::v1::{self as wire, frame::Kind},
+};
+use bureau_store::contract::{Operation, Outcome, ReceiveAction, TakeReceipt};
+use prost::Message as _;
+use tokio::{sync::mpsc, task::spawn_blocking};
+
+use super::{
+    Engine,
+    pump::PumpEvent,
+    scribe::{Inbound, InboundSlip, SlipAnswer},
+    session::{End, Outbound},
+    store_refusal,
+};
+
+/// Parcels and receipt batches that are verified and committed together.
+const TOGETHER_MAX: usize = 256;
+/// Receipts in one frame.
+pub const RECEIPTS_PER_BATCH_MAX: usize = 1024;
+/// Slips in one parcel: no message has more recipients.
+const SLIPS_PER_PARCEL_MAX: usize = 1024;
+
+/// Something that a link brought.
+#[derive(Debug)]
+pub enum Brought {
+    /// A message.
+    Parcel(wire::Parcel),
+    /// Receipts.
+    Receipts(wire::ReceiptBatch),
+}
+
+/// Takes in what a session's reader hands over, until the session ends.
+pub async fn run(
+    engine: &Arc<Engine>,
+    hop: BureauCode,
+    mut brought: mpsc::Receiver<Brought>,
+    outbound: &Outbound,
+    events: &mpsc::Sender<PumpEvent>,
+) -> End {
+    let intake = Intake { engine, hop, outbound, events };
+    let mut together = Vec::with_capacity(TOGETHER_MAX);
+    loop {
+        if brought.recv_many(&mut together, TOGETHER_MAX).await == 0 {
+            return End {
+                reason: Reason::Stalled.to_string(),
+                detail: "nothing more comes in".to_owned(),
+                was_up: true,
+            };
+        }
+        let (mut parcels, mut batches) = (Vec::new(), Vec::new());
+        for brought in together.drain(..) {
+            match brought {
+                Brought::Parcel(parcel) => parcels.push(parcel),
+                Brought::Receipts(batch) => batches.push(batch),
+            }
+        }
+        // Receipts first: they make room, here and at the peer.
+        if !batches.is_empty()
+            && let Err(end) = intake.receipts(batches).await
+        {
+            return end;
+        }
+        if !parcels.is_empty()
+            && let Err(end) = intake.parcels(parcels).await
+        {
+            return end;
+        }
+    }
+}
+
+struct Intake<'a> {
+    engine: &'a Arc<Engine>,
+    hop: BureauCode,
+    outbound: &'a Outbound,
+    events: &'a mpsc::Sender<PumpEvent>,
+}
+
+/// A parcel after verification: what is taken, and what of it is not.
+struct Judged {
+    number: u64,
+    inbound: Option<Inbound>,
+    rejections: Vec<wire::Rejection>,
+}
+
+impl Intake<'_> {
+    async fn parcels(&self, parcels: Vec<wire::Parcel>) -> Result<(), End> {
+        let judge = Judge {
+            engine: Arc::clone(self.engine),
+            verifier: self.engine.trust.verifier(),
+            now: self.engine.clock.now(),
+            hop: self.hop,
+        };
+        let judged = spawn_blocking(move || {
+            parcels.into_iter().map(|parcel| judge.parcel(parcel)).collect::<Vec<_>>()
+        });
+        let judged = judged.await.map_err(|error| task_failed(&error))?;
+        let (mut numbers, mut inbound) = (Vec::new(), Vec::new());
+        for judged in judged {
+            for rejection in judged.rejections {
+                self.reject(rejection).await?;
+            }
+            if let Some(taken) = judged.inbound {
+                numbers.push(judged.number);
+                inbound.push(taken);
+            }
+        }
+        if inbound.is_empty() {
+            return Ok(());
+        }
+        let seen: Vec<_> = inbound.iter().map(Seen::of).collect();
+        match self.engine.scribe.receive(inbound).await {
+            Ok(answers) => self.answer(&seen, answers).await,
+            Err(refusal) => {
+                for number in numbers {
+                    self.reject(retryable(number, &refusal)).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn reject(&self, rejection: wire::Rejection) -> Result<(), End> {
+        self.engine.metrics.refused("link", &rejection.reason);
+        tracing::warn!(
+            event = "parcel_rejected",
+            peer = %self.hop,
+            parcel = rejection.parcel_number,
+            recipient = %rejection.recipient,
+            reason = %rejection.reason,
+            detail = %rejection.detail,
+            retryable = rejection.retryable
+        );
+        self.outbound.send(Kind::Rejection(rejection)).await
+    }
+
+    /// Logs what is new and sends the receipts.
+    async fn answer(&self, seen: &[Seen], answers: Vec<Vec<SlipAnswer>>) -> Result<(), End> {
+        let mut receipts = Vec::new();
+        for (seen, answers) in seen.iter().zip(answers) {
+            for ((recipient, action), answer) in seen.slips.iter().zip(answers) {
+                if answer.fresh {
+                    self.note(seen, *recipient, *action);
+                }
+                receipts.push(answer.receipt);
+            }
+        }
+        for receipts in receipts.chunks(RECEIPTS_PER_BATCH_MAX) {
+            // Number 0: the parcel comes again where this answer is lost, so it is not confirmed.
+            let batch = wire::ReceiptBatch { number: 0, receipts: receipts.to_vec() };
+            self.outbound.send(Kind::Receipts(batch)).await?;
+        }
+        Ok(())
+    }
+
+    fn note(&self, seen: &Seen, recipient: BureauCode, action: ReceiveAction) {
+        let Seen { message, origin, lane, .. } = *seen;
+        let (peer, metrics) = (self.hop, &self.engine.metrics);
+        match action {
+            ReceiveAction::Deliver => {
+                metrics.delivered(lane);
+                tracing::info!(
+                    event = "message_delivered",
+                    message = %message, origin = %origin, lane = %lane, peer = %peer
+                );
+            }
+            ReceiveAction::Relay => {
+                metrics.relayed(lane);
+                tracing::info!(
+                    event = "message_relayed",
+                    message = %message, origin = %origin, recipient = %recipient, lane = %lane,
+                    peer = %peer
+                );
+            }
+            ReceiveAction::Refuse => {
+                tracing::warn!(
+                    event = "message_refused",
+                    message = %message, origin = %origin, lane = %lane, peer = %peer
+                );
+            }
+        }
+    }
+
+    async fn receipts(&self, batches: Vec<wire::ReceiptBatch>) -> Result<(), End> {
+        let numbers: Vec<u64> = batches.iter().map(|batch| batch.number).collect();
+        let (verifier, now) = (self.engine.trust.verifier(), self.engine.clock.now());
+        let verified = spawn_blocking(move || verify_receipts(&verifier, batches, now));
+        let (receipts, refused) = verified.await.map_err(|error| task_failed(&error))?;
+        for reason in refused {
+            self.engine.metrics.refused("link", reason.as_str());
+            tracing::warn!(event = "receipt_rejected", peer = %self.hop, reason = %reason);
+        }
+        let operation = |receipt: &Verified<Receipt>| {
+            let take = TakeReceipt { receipt: receipt.clone(), hop: self.hop, now };
+            Operation::TakeReceipt(Box::new(take))
+        };
+        let operations: Vec<_> = receipts.iter().map(operation).collect();
+        if !operations.is_empty() {
+            let outcomes = match self.engine.store.commit(operations).await {
+                Ok(outcomes) => outcomes,
+                Err(error) => {
+                    // Not confirmed: the peer sends them again on the next link.
+                    let refusal = store_refusal(&error);
+                    return Err(End {
+                        reason: refusal.reason.to_string(),
+                        detail: refusal.message,
+                        was_up: true,
+                    });
+                }
+            };
+            self.settle(&receipts, &outcomes).await?;
+        }
+        if let Some(number) = numbers.into_iter().max().filter(|number| *number > 0) {
+            self.outbound.send(Kind::ReceiptsTaken(wire::ReceiptBatchTaken { number })).await?;
+        }
+        Ok(())
+    }
+
+    /// Logs what counted and tells the pump what was answered.
+    async fn settle(&self, receipts: &[Verified<Receipt>], outcomes: &[Outcome]) -> Result<(), End> {
+        let mut answered = Vec::with_capacity(receipts.len());
+        for (receipt, outcome) in receipts.iter().zip(outcomes) {
+            let statement = receipt.statement();
+            answered.push((statement.message, statement.recipient));
+            match outcome {
+                Outcome::ReceiptTaken => {
+                    self.engine.metrics.receipt(statement.kind);
+                    tracing::info!(
+                        event = "receipt_taken",
+                        message = %statement.message,
+                        recipient = %statement.recipient,
+                        kind = kind_name(statement.kind),
+                        signer = %statement.signer,
+                        reason = %statement.reason,
+                        peer = %self.hop
+                    );
+                }
+                outcome => tracing::debug!(
+                    event = "receipt_ignored",
+                    message = %statement.message,
+                    kind = kind_name(statement.kind),
+                    signer = %statement.signer,
+                    outcome = ?outcome
+                ),
+            }
+        }
+        let event = PumpEvent::Answered(answered);
+        self.events.send(event).await.map_err(|_| End {
+            reason: Reason::Internal.to_string(),
+            detail: "a part of the session ended".to_owned(),
+            was_up: true,
+        })
+    }
+}
+
+/// A receipt's kind, as logs and people write it.
+#[must_use]
+pub fn kind_name(kind: bureau_core::receipt::ReceiptKind) -> &'static str {
+    kind.as_str_name().trim_start_matches("RECEIPT_KIND_")
+}
+
+/// What is logged of a message after it was handed over.
+struct Seen {
+    message: MessageId,
+    origin: BureauCode,
+    lane: bureau_core::Lane,
+    slips: Vec<(BureauCode, ReceiveAction)>,
+}
+
+impl Seen {
+    fn of(inbound: &Inbound) -> Self {
+        let manifest = inbound.envelope.manifest();
+        let slip = |slip: &InboundSlip| (slip.slip.label().recipient, slip.action);
+        Self {
+            message: inbound.envelope.id(),
+            origin: manifest.origin,
+            lane: manifest.lane,
+            slips: inbound.slips.iter().map(slip).collect(),
+        }
+    }
+}
+
+/// Judges parcels; runs where it may block.
+struct Judge {
+    engine: Arc<Engine>,
+    verifier: Arc<Verifier>,
+    now: Timestamp,
+    hop: BureauCode,
+}
+
+impl Judge {
+    fn parcel(&self, parcel: wire::Parcel) -> Judged {
+        let number = parcel.number;
+        let mut judged = Judged { number, inbound: None, rejections: Vec::new() };
+        let whole = |reason| vec![rejection(number, None, reason)];
+        if parcel.hops > HOPS_MAX {
+            judged.rejections = whole(Reason::TooManyHops);
+            return judged;
+        }
+        if parcel.slips.is_empty() || parcel.slips.len() > SLIPS_PER_PARCEL_MAX {
+            judged.rejections = whole(Reason::Malformed);
+            return judged;
+        }
+        let envelope = match self.verifier.envelope(parcel.envelope, self.now) {
+            Ok(envelope) => envelope,
+            Err(refusal) => {
+                judged.rejections = whole(refusal.reason);
+                return judged;
+            }
+        };
+        let mut slips = Vec::with_capacity(parcel.slips.len());
+        for bytes in parcel.slips {
+            match self.verifier.slip(bytes, &envelope, self.now) {
+                Err(reason) => {
+                    // Only a faulty origin signs such a parcel: nothing of it is taken.
+                    judged.rejections = whole(reason);
+                    return judged;
+                }
+                Ok(slip) => {
+                    let recipient = slip.label().recipient;
+                    match self.action(&envelope, recipient) {
+                        Ok((action, reason)) => slips.push(InboundSlip { slip, action, reason }),
+                        Err(reason) => {
+                            judged.rejections.push(rejection(number, Some(recipient), reason));
+                        }
+                    }
+                }
+            }
+        }
+        if !slips.is_empty() {
+            let (hop, hops) = (self.hop, parcel.hops);
+            judged.inbound = Some(Inbound { envelope, slips, hop, hops });
+        }
+        judged
+    }
+
+    /// What is done with a slip, and why where it is refused by a signed receipt. `Err`: only the
+    /// hop is answered.
+    fn action(
+        &self,
+        envelope: &Verified<Envelope>,
+        recipient: BureauCode,
+    ) -> Result<(ReceiveAction, Option<Reason>), Reason> {
+        let bureau = self.engine.bureau();
+        let manifest = envelope.manifest();
+        if recipient == bureau {
+            return Ok(match self.check_body(envelope) {
+                Ok(()) => (ReceiveAction::Deliver, None),
+                Err(reason) => (ReceiveAction::Refuse, Some(reason)),
+            });
+        }
+        let roster = self.verifier.roster();
+        let relays = roster.member(&bureau).is_ok_and(|member| member.relay);
+        if !relays && manifest.origin != bureau {
+            return Err(Reason::WrongRecipient);
+        }
+        if self.engine.links.next_hop(recipient, roster).is_none() {
+            return Err(Reason::NoRoute);
+        }
+        Ok((ReceiveAction::Relay, None))
+    }
+
+    /// The rules a desk's submission had to pass hold here again: nobody is trusted for them.
+    fn check_body(&self, envelope: &Verified<Envelope>) -> Result<(), Reason> {
+        let suite = envelope.manifest().suite;
+        if !self.engine.config.policy.sealing_suites.contains(&suite) {
+            return Err(Reason::SuiteNotAllowed);
+        }
+        match suite {
+            SealingSuite::Open => {
+                let body = envelope_wire::Body::decode(envelope.body().clone());
+                let body = body.map_err(|_| Reason::Malformed)?;
+                let limits = &self.engine.config.limits.message;
+                body::check(&body, limits).first().map_or(Ok(()), |fault| Err(fault.reason))
+            }
+            SealingSuite::Unspecified => Err(Reason::UnknownSuite),
+        }
+    }
+}
+
+fn verify_receipts(
+    verifier: &Verifier,
+    batches: Vec<wire::ReceiptBatch>,
+    now: Timestamp,
+) -> (Vec<Verified<Receipt>>, Vec<Reason>) {
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for batch in batches {
+        if batch.receipts.len() > RECEIPTS_PER_BATCH_MAX {
+            bad.push(Reason::TooLarge);
+            continue;
+        }
+        for receipt in batch.receipts {
+            match verifier.receipt(receipt, now) {
+                Ok(receipt) => good.push(receipt),
+                Err(reason) => bad.push(reason),
+            }
+        }
+    }
+    (good, bad)
+}
+
+fn rejection(number: u64, recipient: Option<BureauCode>, reason: Reason) -> wire::Rejection {
+    wire::Rejection {
+        parcel_number: number,
+        recipient: recipient.map(|code| code.to_string()).unwrap_or_default(),
+        reason: reason.to_string(),
+        detail: String::new(),
+        retryable: false,
+    }
+}
+
+fn retryable(number: u64, refusal: &Refusal) -> wire::Rejection {
+    wire::Rejection {
+        parcel_number: number,
+        recipient: String::new(),
+        reason: refusal.reason.to_string(),
+        detail: refusal.message.clone(),
+        retryable: true,
+    }
+}
+
+fn task_failed(error: &tokio::task::JoinError) -> End {
+    tracing::error!(event = "task_failed", task = "intake", error = %error);
+    End {
+        reason: Reason::Internal.to_string(),
+        detail: "a task failed".to_owned(),
+        was_up: true,
+    }
+}

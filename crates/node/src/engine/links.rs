@@ -1,0 +1,312 @@
+//! The peers, the one link to each, and which of them leads where.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bureau_core::{BureauCode, NodeName, Reason, Roster, Timestamp};
+use bureau_net::Refusal;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Peer;
+
+/// All peers.
+#[derive(Debug)]
+pub struct Links {
+    bureau: BureauCode,
+    peers: Mutex<BTreeMap<BureauCode, Link>>,
+}
+
+#[derive(Debug)]
+struct Link {
+    configured: Option<Peer>,
+    status: LinkStatus,
+    session: Option<Session>,
+    /// Something is to be sent to this peer.
+    work: Arc<Notify>,
+    /// The link went down, or the peer was heard from.
+    changed: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct Session {
+    number: u64,
+    dialed_by: BureauCode,
+    cancel: CancellationToken,
+}
+
+/// What is known of the link to a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// Up, being dialed, or down.
+    pub state: LinkState,
+    /// Since when.
+    pub since: Timestamp,
+    /// When it is dialed next.
+    pub next_attempt: Option<Timestamp>,
+    /// Attempts that failed since it was last up.
+    pub failed_attempts: u32,
+    /// Why the last link or attempt ended.
+    pub last_reason: String,
+    /// The node that is linked.
+    pub node: Option<NodeName>,
+    /// What it runs.
+    pub software: String,
+    /// Parcels sent and not yet answered.
+    pub in_flight: u32,
+    /// The last round trip.
+    pub round_trip: Duration,
+}
+
+/// State of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LinkState {
+    /// Frames flow.
+    Up,
+    /// Being dialed.
+    Connecting,
+    /// Waits for the next attempt, or for the peer to dial.
+    Down,
+}
+
+/// A session's place: while it is held, the session is the one link to its peer.
+#[derive(Debug, Clone)]
+pub struct Slot {
+    /// The peer.
+    pub peer: BureauCode,
+    /// Cancelled where another session takes the place.
+    pub cancel: CancellationToken,
+    /// Something is to be sent.
+    pub work: Arc<Notify>,
+    number: u64,
+}
+
+impl Links {
+    /// The configured peers, all down.
+    #[must_use]
+    pub fn new(bureau: BureauCode, peers: &[Peer], now: Timestamp) -> Self {
+        let link = |peer: &Peer| (peer.bureau, Link::new(Some(peer.clone()), now));
+        Self { bureau, peers: Mutex::new(peers.iter().map(link).collect()) }
+    }
+
+    fn peers(&self) -> MutexGuard<'_, BTreeMap<BureauCode, Link>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a session the link to its peer.
+    ///
+    /// Where both sides dial at once, the session that the bureau with the lower code dialed stays;
+    /// a second one from the same side replaces the first, whose connection is dead by then.
+    ///
+    /// # Errors
+    /// DUPLICATE_LINK where another link stays.
+    pub fn begin(
+        &self,
+        peer: BureauCode,
+        node: NodeName,
+        software: &str,
+        dialed_by: BureauCode,
+        now: Timestamp,
+    ) -> Result<Slot, Refusal> {
+        let mut peers = self.peers();
+        let link = peers.entry(peer).or_insert_with(|| Link::new(None, now));
+        let mut number = 1;
+        if let Some(session) = &link.session {
+            let lower = self.bureau.min(peer);
+            if session.dialed_by != dialed_by && session.dialed_by == lower {
+                return Err(Refusal::new(Reason::DuplicateLink, "another link of this pair is up"));
+            }
+            session.cancel.cancel();
+            number = session.number + 1;
+        }
+        let cancel = CancellationToken::new();
+        link.session = Some(Session { number, dialed_by, cancel: cancel.clone() });
+        link.status = LinkStatus {
+            state: LinkState::Up,
+            since: now,
+            next_attempt: None,
+            failed_attempts: 0,
+            last_reason: String::new(),
+            node: Some(node),
+            software: software.to_owned(),
+            in_flight: 0,
+            round_trip: Duration::ZERO,
+        };
+        let slot = Slot { peer, cancel, work: Arc::clone(&link.work), number };
+        link.changed.notify_one();
+        // Routes may have changed: what waited for another peer may go here now.
+        peers.values().for_each(|link| link.work.notify_one());
+        Ok(slot)
+    }
+
+    /// Ends a session's time as the link. Where another took its place, nothing changes.
+    pub fn end(&self, slot: &Slot, reason: &str, now: Timestamp) {
+        let mut peers = self.peers();
+        let Some(link) = peers.get_mut(&slot.peer) else { return };
+        if link.session.as_ref().is_none_or(|session| session.number != slot.number) {
+            return;
+        }
+        link.session = None;
+        link.status.state = LinkState::Down;
+        link.status.since = now;
+        link.status.node = None;
+        link.status.in_flight = 0;
+        link.status.last_reason = reason.to_owned();
+        link.changed.notify_one();
+        peers.values().for_each(|link| link.work.notify_one());
+    }
+
+    /// Notes that a peer is being dialed.
+    pub fn connecting(&self, peer: BureauCode, now: Timestamp) {
+        self.with(peer, |link| {
+            if link.session.is_none() {
+                link.status.state = LinkState::Connecting;
+                link.status.since = now;
+                link.status.next_attempt = None;
+            }
+        });
+    }
+
+    /// Notes that an attempt failed, and how many in a row did.
+    pub fn failed(&self, peer: BureauCode, reason: &str, now: Timestamp) -> u32 {
+        let mut attempts = 0;
+        self.with(peer, |link| {
+            if link.session.is_none() {
+                link.status.state = LinkState::Down;
+                link.status.since = now;
+                link.status.last_reason = reason.to_owned();
+            }
+            link.status.failed_attempts = link.status.failed_attempts.saturating_add(1);
+            attempts = link.status.failed_attempts;
+        });
+        attempts
+    }
+
+    /// Notes when a peer is dialed next.
+    pub fn next_attempt(&self, peer: BureauCode, at: Timestamp) {
+        self.with(peer, |link| link.status.next_attempt = Some(at));
+    }
+
+    /// Notes what a running session measures.
+    pub fn measured(&self, slot: &Slot, in_flight: Option<u32>, round_trip: Option<Duration>) {
+        self.with(slot.peer, |link| {
+            if let Some(in_flight) = in_flight {
+                link.status.in_flight = in_flight;
+            }
+            if let Some(round_trip) = round_trip {
+                link.status.round_trip = round_trip;
+            }
+        });
+    }
+
+    fn with(&self, peer: BureauCode, change: impl FnOnce(&mut Link)) {
+        if let Some(link) = self.peers().get_mut(&peer) {
+            change(link);
+        }
+    }
+
+    /// Whether the link to a peer is up.
+    pub fn is_up(&self, peer: BureauCode) -> bool {
+        self.peers().get(&peer).is_some_and(|link| link.session.is_some())
+    }
+
+    /// What tells that a configured peer's link changed.
+    pub fn changed(&self, peer: BureauCode) -> Option<Arc<Notify>> {
+        self.peers().get(&peer).map(|link| Arc::clone(&link.changed))
+    }
+
+    /// Wakes whoever sends to a destination.
+    pub fn wake(&self, destinations: &[BureauCode], roster: &Roster) {
+        let peers = self.peers();
+        for destination in destinations {
+            let hop = next_hop(&peers, self.bureau, *destination, roster);
+            if let Some(link) = hop.and_then(|hop| peers.get(&hop)) {
+                link.work.notify_one();
+            }
+        }
+    }
+
+    /// Wakes everybody who sends.
+    pub fn wake_all(&self) {
+        self.peers().values().for_each(|link| link.work.notify_one());
+    }
+
+    /// The peer that leads to a destination now: the destination itself if its link is up, else a
+    /// hub whose link is up, else the one that is waited for. `None`: no configured peer leads there.
+    pub fn next_hop(&self, destination: BureauCode, roster: &Roster) -> Option<BureauCode> {
+        next_hop(&self.peers(), self.bureau, destination, roster)
+    }
+
+    /// Every peer and what is known of its link, by code.
+    pub fn statuses(&self) -> Vec<(BureauCode, Option<Peer>, LinkStatus)> {
+        let peers = self.peers();
+        let status = |(code, link): (&BureauCode, &Link)| {
+            (*code, link.configured.clone(), link.status.clone())
+        };
+        peers.iter().map(status).collect()
+    }
+
+    /// Ends every session.
+    pub fn cancel_all(&self) {
+        for link in self.peers().values() {
+            if let Some(session) = &link.session {
+                session.cancel.cancel();
+            }
+        }
+    }
+}
+
+fn next_hop(
+    peers: &BTreeMap<BureauCode, Link>,
+    bureau: BureauCode,
+    destination: BureauCode,
+    roster: &Roster,
+) -> Option<BureauCode> {
+    let member = roster.member(&destination).ok()?;
+    let up = |code: &BureauCode| peers.get(code).is_some_and(|link| link.session.is_some());
+    if up(&destination) {
+        return Some(destination);
+    }
+    let relays = |code: &&BureauCode| {
+        **code != destination
+            && **code != bureau
+            && peers.contains_key(code)
+            && roster.member(code).is_ok_and(|member| member.relay)
+    };
+    // A hub passes on to members; it does not send through another what it is the hub for.
+    let own_member = member.via.contains(&bureau);
+    let mut hubs = member.via.iter().filter(relays).peekable();
+    if !own_member && let Some(hub) = hubs.clone().find(|hub| up(hub)) {
+        return Some(*hub);
+    }
+    if peers.contains_key(&destination) {
+        return Some(destination);
+    }
+    let first = hubs.peek().filter(|_| !own_member);
+    first.map(|hub| **hub)
+}
+
+impl Link {
+    fn new(configured: Option<Peer>, now: Timestamp) -> Self {
+        Self {
+            configured,
+            status: LinkStatus {
+                state: LinkState::Down,
+                since: now,
+                next_attempt: None,
+                failed_attempts: 0,
+                last_reason: String::new(),
+                node: None,
+                software: String::new(),
+                in_flight: 0,
+                round_trip: Duration::ZERO,
+            },
+            session: None,
+            work: Arc::default(),
+            changed: Arc::default(),
+        }
+    }
+}

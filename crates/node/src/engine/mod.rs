@@ -1,0 +1,78 @@
+//! The engine: what a node does with messages. It knows no face.
+//!
+//! - [`submission`]: what a desk asks for, checked, as a [`submission::Draft`];
+//! - [`scribe`]: everything this node signs, signed in groups and committed in order;
+//! - [`intake`]: what a link brings, verified, decided and answered;
+//! - [`links`]: the peers, their links, and which one leads where;
+//! - [`session`]: one link while it is up; [`pump`]: what it sends; [`dialer`]: how it comes up;
+//! - [`timers`]: expiry and forgetting;
+//! - [`quota`]: how much one desk may ask for.
+
+pub mod dialer;
+pub mod intake;
+pub mod links;
+pub mod pump;
+pub mod quota;
+pub mod scribe;
+pub mod session;
+pub mod submission;
+pub mod timers;
+
+use std::sync::Arc;
+
+use bureau_core::{BureauCode, Reason};
+use bureau_net::Refusal;
+use bureau_store::{StoreError, contract::Store};
+
+use crate::{Config, clock::Clock, telemetry::metrics::Metrics, trust::Trust};
+
+/// What every part of the engine needs.
+pub struct Engine {
+    /// The configuration it was started with.
+    pub config: Arc<Config>,
+    /// What time it is.
+    pub clock: Arc<Clock>,
+    /// Whom it believes, and as whom it speaks.
+    pub trust: Arc<Trust>,
+    /// What is on disk.
+    pub store: Arc<dyn Store>,
+    /// What it signs.
+    pub scribe: scribe::Scribe,
+    /// The peers.
+    pub links: Arc<links::Links>,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+impl Engine {
+    /// This bureau.
+    #[must_use]
+    pub fn bureau(&self) -> BureauCode {
+        self.config.bureau
+    }
+}
+
+/// What a store's failure is to a caller.
+#[must_use]
+pub fn store_refusal(error: &StoreError) -> Refusal {
+    use std::time::Duration;
+    match error {
+        StoreError::Busy => {
+            Refusal::new(Reason::Busy, "the store has too much under way; nothing was accepted")
+                .retry_after(Duration::from_millis(200))
+        }
+        StoreError::DiskLow { .. } => Refusal::new(
+            Reason::DiskLow,
+            "the disk is low; nothing new is accepted that could be lost",
+        )
+        .retry_after(Duration::from_secs(30)),
+        StoreError::OutcomeUnknown { .. } => Refusal::new(
+            Reason::OutcomeUnknown,
+            "the disk failed while this was written; ask again with the same request_id",
+        ),
+        error => {
+            tracing::error!(event = "store_failed", error = %error);
+            Refusal::new(Reason::StoreFailed, "the store failed; nothing was accepted")
+        }
+    }
+}

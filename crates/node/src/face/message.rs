@@ -1,0 +1,140 @@
+//! What is stored, as desks and operators are shown it.
+
+use bureau_core::{BureauCode, MessageId, Reason, envelope::SealingSuite, receipt};
+use bureau_net::Refusal;
+use bureau_proto::{desk::v1 as desk, envelope::v1::Body};
+use bureau_store::contract::{Arrived, KeptReceipt, State, Tracked, TrackedRecipient};
+use bytes::Bytes;
+use prost::Message as _;
+
+/// An entry of the inbox, with its body where it was read.
+pub(super) fn inbox_message(arrived: Arrived) -> Result<desk::InboxMessage, Refusal> {
+    let body = body_of(arrived.manifest.suite, arrived.body.clone())?;
+    let expires = arrived.manifest.expires;
+    let id_text = |id: &Bytes| match MessageId::from_bytes(id) {
+        Ok(id) => id.to_string(),
+        Err(_) => String::new(),
+    };
+    Ok(desk::InboxMessage {
+        content: body.content.clone(),
+        media_type: match body.media_type.as_str() {
+            "" => bureau_core::body::MEDIA_TYPE_DEFAULT.to_owned(),
+            media_type => media_type.to_owned(),
+        },
+        purpose: body.purpose,
+        case_reference: body.case_reference.clone(),
+        in_reply_to: id_text(&body.in_reply_to),
+        replaces: id_text(&body.replaces),
+        visible_recipients: body.visible_recipients.clone(),
+        expire_time: Some(expires.to_wire()),
+        origin_desk: body.desk.clone(),
+        entry: Some(inbox_entry(arrived, &body)),
+    })
+}
+
+fn inbox_entry(arrived: Arrived, body: &Body) -> desk::InboxEntry {
+    let manifest = arrived.manifest;
+    let (acknowledge_time, acknowledge_desk) = match arrived.acknowledged {
+        Some((time, desk)) => (Some(time.to_wire()), desk.to_string()),
+        None => (None, String::new()),
+    };
+    desk::InboxEntry {
+        number: arrived.number,
+        message_id: arrived.message.to_string(),
+        origin: manifest.origin.to_string(),
+        lane: manifest.lane.to_wire(),
+        kind: manifest.kind.into(),
+        subject: body.subject.clone(),
+        create_time: Some(manifest.created.to_wire()),
+        deliver_time: Some(arrived.delivered.to_wire()),
+        handling_code: manifest.handling.into(),
+        exercise: manifest.exercise,
+        content_size: body.content.len() as u64,
+        acknowledge_time,
+        acknowledge_desk,
+        previous_hop: arrived.hop.to_string(),
+    }
+}
+
+/// What became of a message.
+pub(super) fn track(tracked: Tracked, bureau: BureauCode) -> Result<desk::TrackResponse, Refusal> {
+    let subject = match &tracked.manifest {
+        Some(manifest) => body_of(manifest.suite, tracked.body.clone())?.subject,
+        None => String::new(),
+    };
+    let manifest = tracked.manifest.as_ref();
+    let recipients = tracked.recipients.into_iter().map(|track| recipient(track, bureau));
+    Ok(desk::TrackResponse {
+        message_id: tracked.message.to_string(),
+        lane: manifest.map(|manifest| manifest.lane.to_wire()).unwrap_or_default(),
+        kind: manifest.map(|manifest| manifest.kind.into()).unwrap_or_default(),
+        create_time: manifest.map(|manifest| manifest.created.to_wire()),
+        expire_time: Some(tracked.expires.to_wire()),
+        recipients: recipients.collect::<Result<_, _>>()?,
+        subject,
+    })
+}
+
+fn recipient(
+    track: TrackedRecipient,
+    bureau: BureauCode,
+) -> Result<desk::RecipientStatus, Refusal> {
+    use desk::DeliveryState;
+    let (state, holder) = match track.state {
+        State::Queued => (DeliveryState::Queued, Some(bureau)),
+        State::Relayed => (DeliveryState::Relayed, track.holder),
+        State::Delivered => (DeliveryState::Delivered, Some(track.recipient)),
+        State::Acknowledged => (DeliveryState::Acknowledged, Some(track.recipient)),
+        State::Refused => (DeliveryState::Refused, None),
+        State::Expired => (DeliveryState::Expired, None),
+    };
+    let receipts = track.receipts.into_iter().map(receipt_entry);
+    Ok(desk::RecipientStatus {
+        recipient: track.recipient.to_string(),
+        state: state.into(),
+        holder: holder.map(|holder| holder.to_string()).unwrap_or_default(),
+        receipts: receipts.collect::<Result<_, _>>()?,
+    })
+}
+
+fn receipt_entry(kept: KeptReceipt) -> Result<desk::ReceiptEntry, Refusal> {
+    let statement = receipt::stored_statement(kept.receipt.clone()).map_err(unreadable)?;
+    let text = |code: Option<BureauCode>| code.map(|code| code.to_string()).unwrap_or_default();
+    Ok(desk::ReceiptEntry {
+        kind: statement.kind.into(),
+        signer: statement.signer.to_string(),
+        time: Some(statement.time.to_wire()),
+        receive_time: Some(kept.received.to_wire()),
+        reason: statement.reason,
+        advice: statement.advice,
+        desk: statement.desk.map(|desk| desk.to_string()).unwrap_or_default(),
+        previous_hop: text(statement.previous_hop),
+        next_hop: text(statement.next_hop),
+        signed_receipt: kept.receipt,
+    })
+}
+
+/// The body of a stored message, which was checked before it was stored.
+fn body_of(suite: SealingSuite, body: Bytes) -> Result<Body, Refusal> {
+    match suite {
+        SealingSuite::Open => Body::decode(body).map_err(|_| unreadable(Reason::Malformed)),
+        SealingSuite::Unspecified => Err(unreadable(Reason::UnknownSuite)),
+    }
+}
+
+fn unreadable(reason: Reason) -> Refusal {
+    tracing::error!(event = "internal_fault", reason = %reason);
+    Refusal::new(Reason::Internal, "a stored message cannot be read; the log has more")
+}
+
+/// The size of a page: what was asked for, within bounds.
+///
+/// # Errors
+/// FIELD_INVALID where it is negative.
+pub(super) fn page_size(asked: i32) -> Result<usize, Refusal> {
+    match usize::try_from(asked) {
+        Ok(0) => Ok(50),
+        Ok(size) => Ok(size.min(500)),
+        Err(_) => Err(Refusal::new(Reason::FieldInvalid, "page_size must not be negative")),
+    }
+}
