@@ -81,6 +81,9 @@ where
         .with_ansi(look.colors && look.format == LogFormat::Human)
         .event_format(Lines { look })
         .with_writer(writer)
+        // A line that cannot be written is told on standard error, and where that is closed too,
+        // telling it would be a panic.
+        .log_internal_errors(false)
 }
 
 /// Whether standard output is the journal, which takes a priority before each line
