@@ -113,7 +113,7 @@ impl<'a> Document<'a> {
 fn words(message: &str) -> (String, String) {
     if message.starts_with("unknown field") {
         let known = message.rsplit_once(", expected ").map_or("", |(_, known)| known);
-        let known = known.trim_start_matches("one of ").replace('`', "");
+        let known = known.trim_start_matches("one of ").replace("` or `", ", ").replace('`', "");
         return ("unknown option".to_owned(), format!("known here: {known}"));
     }
     let (problem, expected) = message.rsplit_once(", expected ").unwrap_or((message, ""));
