@@ -69,7 +69,7 @@ impl<D: Disk> Bodies<D> {
         let mut name = String::with_capacity(64);
         for byte in digest {
             // Writing to a String cannot fail.
-            drop(write!(name, "{byte:02x}"));
+            write!(name, "{byte:02x}").unwrap_or_default();
         }
         self.directory.join(name)
     }

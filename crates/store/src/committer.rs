@@ -53,6 +53,8 @@ pub(crate) trait Observer<O>: Send + 'static {
 }
 
 type Outcomes<R> = Result<Vec<<R as Resolver>::Outcome>, StoreError>;
+/// What was decided for each request, and who waits for it.
+type Answers<R> = Vec<(Vec<<R as Resolver>::Outcome>, oneshot::Sender<Outcomes<R>>)>;
 
 struct Request<R: Resolver> {
     operations: Vec<R::Operation>,
@@ -63,7 +65,7 @@ struct Resolved<R: Resolver> {
     /// 0: nothing was written.
     number: u64,
     writes: Vec<Write>,
-    answers: Vec<(Vec<R::Outcome>, oneshot::Sender<Outcomes<R>>)>,
+    answers: Answers<R>,
 }
 
 /// What happened to the committer, for those who watch.
@@ -178,7 +180,7 @@ struct Writer<D: Disk, I: Index, R: Resolver> {
 struct Gathering<R: Resolver> {
     writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     bytes: usize,
-    answers: Vec<(Vec<R::Outcome>, oneshot::Sender<Outcomes<R>>)>,
+    answers: Answers<R>,
 }
 
 impl<R: Resolver> Gathering<R> {

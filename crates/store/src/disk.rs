@@ -4,17 +4,17 @@
 //! [`RealDisk`] is the operating system's; [`SimDisk`] forgets what was not synced.
 
 mod real;
-#[cfg(any(test, feature = "sim"))]
+#[cfg(test)]
 mod sim;
 
 use std::{io, path::Path};
 
-pub use real::RealDisk;
-#[cfg(any(test, feature = "sim"))]
-pub use sim::SimDisk;
+pub(crate) use real::RealDisk;
+#[cfg(test)]
+pub(crate) use sim::SimDisk;
 
 /// A disk.
-pub trait Disk: Clone + Send + Sync + 'static {
+pub(crate) trait Disk: Clone + Send + Sync + 'static {
     /// A file that is open for reading and writing.
     type File: DiskFile;
 
@@ -71,7 +71,7 @@ pub trait Disk: Clone + Send + Sync + 'static {
 }
 
 /// A file that is open.
-pub trait DiskFile: Send + 'static {
+pub(crate) trait DiskFile: Send + 'static {
     /// Writes all bytes at an offset.
     ///
     /// # Errors

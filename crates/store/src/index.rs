@@ -1,14 +1,14 @@
 //! The index: what can be found quickly. Never the promise: the journal has everything it lacks.
 
-#[cfg(any(test, feature = "sim"))]
+#[cfg(test)]
 mod memory;
 mod sled;
 
 use sha2::{Digest as _, Sha256};
 
-#[cfg(any(test, feature = "sim"))]
-pub use memory::MemoryIndex;
-pub use sled::SledIndex;
+#[cfg(test)]
+pub(crate) use memory::MemoryIndex;
+pub(crate) use sled::SledIndex;
 
 use crate::{StoreError, journal::Write};
 
@@ -17,10 +17,10 @@ use crate::{StoreError, journal::Write};
 pub const VALUE_BYTES_MAX: usize = 6 * 1024;
 
 /// Keys and values, as a scan gives them.
-pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+pub(crate) type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// An ordered map that may forget what was not flushed, but then says how far it is.
-pub trait Index: Send + Sync + 'static {
+pub(crate) trait Index: Send + Sync + 'static {
     /// A value.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ pub(crate) use group::{Sum, Write};
 pub(crate) use recover::{Found, recover, replay};
 
 /// Size of a segment where nothing else is said.
-pub const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+pub(crate) const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The open journal.
 pub(crate) struct Journal<D: Disk> {

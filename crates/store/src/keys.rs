@@ -18,7 +18,6 @@ pub(crate) mod prefix {
     pub(crate) const REQUEST: u8 = b'r';
     pub(crate) const HEAD: u8 = b'h';
     pub(crate) const TIMER: u8 = b'x';
-    pub(crate) const META: u8 = b'z';
 }
 
 /// The store's epoch.

@@ -8,13 +8,13 @@
 //! - `journal`: the promise; `index`: what can be found quickly; `snapshot`: the second copy;
 //!   `bodies`: large content as files;
 //! - `open`: what makes one state of them after a stop of any kind;
-//! - [`disk`]: files as all of these need them.
+//! - `disk`: files as all of these need them.
 #![forbid(unsafe_code)]
 
 mod bodies;
 mod committer;
 pub mod contract;
-pub mod disk;
+mod disk;
 mod error;
 mod index;
 mod journal;
@@ -28,5 +28,5 @@ mod snapshot;
 pub use error::StoreError;
 pub use index::VALUE_BYTES_MAX;
 pub use ledger::INLINE_BODY_BYTES_MAX;
-pub use local::{JournaledStore, LocalStore};
+pub use local::open_local;
 pub use open::{OpenOptions, Progress};

@@ -26,7 +26,7 @@ use crate::{
         QueuedEntry, QueuedSlip, RequestKey, RequestMade, Role, Room, Store, Timer, Tracked,
     },
     disk::{Disk, RealDisk},
-    index::{Index, SledIndex},
+    index::Index,
     journal::Write,
     keys,
     ledger::{
@@ -40,11 +40,8 @@ use crate::{
 /// The layout this version writes.
 const SCHEMA: u32 = 1;
 
-/// A store on this machine's disk.
-pub type LocalStore = JournaledStore<RealDisk, SledIndex>;
-
 /// A store of a disk and an index.
-pub struct JournaledStore<D: Disk, I: Index> {
+pub(crate) struct JournaledStore<D: Disk, I: Index> {
     parts: Arc<Parts<D, I>>,
 }
 
@@ -63,36 +60,27 @@ struct Parts<D: Disk, I: Index> {
     _lock: Option<std::fs::File>,
 }
 
-impl LocalStore {
-    /// Opens a store, after a stop of any kind.
-    ///
-    /// # Errors
-    /// [`StoreError::Locked`], [`StoreError::NewerSchema`], [`StoreError::Corrupt`] where no copy
-    /// makes up for what is damaged.
-    pub async fn open(options: OpenOptions) -> Result<Self, StoreError> {
-        let (progress, _) = watch::channel(Progress::Reading);
-        Self::open_observed(options, progress).await
-    }
-
-    /// The same, and says what it is at.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub async fn open_observed(
-        options: OpenOptions,
-        progress: watch::Sender<Progress>,
-    ) -> Result<Self, StoreError> {
-        let opened = spawn_blocking(move || {
-            let disk = RealDisk;
-            let directory = &options.directory;
-            disk.create_directory(directory).map_err(StoreError::io("create", directory))?;
-            let lock = lock(directory.join("lock"))?;
-            let cache_bytes = options.cache_bytes;
-            let home = SledHome { directory: directory.join("index"), cache_bytes };
-            Self::open_parts(disk, &options, &home, &progress, Some(lock))
-        });
-        opened.await.unwrap_or_else(|error| Err(StoreError::Index(error.to_string())))
-    }
+/// Opens the store in a directory of this machine, after a stop of any kind, and says what it is
+/// at meanwhile.
+///
+/// # Errors
+/// [`StoreError::Locked`], [`StoreError::NewerSchema`], [`StoreError::Corrupt`] where no copy makes
+/// up for what is damaged.
+pub async fn open_local(
+    options: OpenOptions,
+    progress: watch::Sender<Progress>,
+) -> Result<Arc<dyn Store>, StoreError> {
+    let opened = spawn_blocking(move || {
+        let disk = RealDisk;
+        let directory = &options.directory;
+        disk.create_directory(directory).map_err(StoreError::io("create", directory))?;
+        let lock = lock(directory.join("lock"))?;
+        let cache_bytes = options.cache_bytes;
+        let home = SledHome { directory: directory.join("index"), cache_bytes };
+        JournaledStore::open(disk, &options, &home, &progress, Some(lock))
+    });
+    let opened = opened.await.unwrap_or_else(|error| Err(StoreError::Index(error.to_string())));
+    opened.map(|store| Arc::new(store) as Arc<dyn Store>)
 }
 
 fn lock(path: PathBuf) -> Result<std::fs::File, StoreError> {
@@ -106,7 +94,7 @@ fn lock(path: PathBuf) -> Result<std::fs::File, StoreError> {
 }
 
 impl<D: Disk, I: Index> JournaledStore<D, I> {
-    pub(crate) fn open_parts<H: IndexHome<Index = I>>(
+    pub(crate) fn open<H: IndexHome<Index = I>>(
         disk: D,
         options: &OpenOptions,
         home: &H,
@@ -346,7 +334,7 @@ impl<D: Disk, I: Index> Store for JournaledStore<D, I> {
         let mut health = self.parts.committer.health();
         // Closed on purpose is no failure; then this never returns.
         if health.wait_for(|health| *health == Health::Failed).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

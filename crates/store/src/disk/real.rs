@@ -11,7 +11,7 @@ use super::{Disk, DiskFile};
 
 /// The operating system's disk.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct RealDisk;
+pub(crate) struct RealDisk;
 
 impl Disk for RealDisk {
     type File = RealFile;
@@ -63,7 +63,7 @@ impl Disk for RealDisk {
 
 /// A file of the operating system.
 #[derive(Debug)]
-pub struct RealFile(File);
+pub(crate) struct RealFile(File);
 
 impl DiskFile for RealFile {
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {

@@ -13,12 +13,9 @@ use sled::{Batch, Config, Db, Mode};
 use super::{Index, Pairs, SUMMARY_KEY, Summary};
 use crate::{StoreError, journal::Write};
 
-/// Cache where nothing else is said: 64 MiB keep a million queued messages near 110 MiB.
-pub const CACHE_BYTES: u64 = 64 * 1024 * 1024;
-
 /// sled as the index.
 #[derive(Debug)]
-pub struct SledIndex {
+pub(crate) struct SledIndex {
     db: Db,
     directory: PathBuf,
     /// Only the applying thread changes it; readers of the position wait no longer than a copy.
@@ -30,7 +27,7 @@ impl SledIndex {
     ///
     /// # Errors
     /// [`StoreError::Index`] where sled refuses, or panics.
-    pub fn open(directory: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+    pub(crate) fn open(directory: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
         let fresh = !directory.join("db").exists();
         remove_stale(directory)?;
         let config = Config::new()

@@ -15,6 +15,7 @@ pub(crate) const HEADER_BYTES: usize = 4 + 8 + 8 + 4 + 16 + 16;
 /// One change of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Write {
+    /// The key.
     pub(crate) key: Vec<u8>,
     /// `None`: the key is deleted.
     pub(crate) value: Option<Vec<u8>>,

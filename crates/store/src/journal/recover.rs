@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use super::{
-    group::{self, FIRST_SUM, Sum, Write},
+    group::{self, Sum, Write},
     segments,
 };
 use crate::{StoreError, disk::Disk};
@@ -55,9 +55,6 @@ impl Found {
         self.groups.first().map(|group| group.number)
     }
 
-    pub(crate) fn last_sum(&self) -> Sum {
-        self.groups.last().map_or(FIRST_SUM, |group| group.sum)
-    }
 }
 
 /// Reads every segment, and remembers of each group what it needs.

@@ -14,7 +14,7 @@ use crate::{
 
 const SUFFIX: &str = ".journal";
 /// Zeros are written in pieces of this size.
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 pub(super) fn path(directory: &Path, segment: u64) -> PathBuf {
     directory.join(format!("{segment:016x}{SUFFIX}"))
