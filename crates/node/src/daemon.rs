@@ -8,8 +8,8 @@ use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bureau_core::{BureauCode, NodeName, Timestamp};
 use bureau_net::{Connections, DialLimits, Dialer, TlsError, TlsFiles, TlsStore, connections};
-use bureau_store::{LocalStore, StoreError, contract::Store};
-use tokio::task::spawn_blocking;
+use bureau_store::{OpenOptions, Progress, StoreError, contract::Store, open_local};
+use tokio::{sync::watch, task::spawn_blocking};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -17,10 +17,7 @@ use crate::{
     clock::{Clock, system_time},
     config::ConfigError,
     engine::{Engine, dialer, links::Links, scribe, timers},
-    telemetry::{
-        log,
-        metrics::{self, Metrics},
-    },
+    telemetry::{log, metrics::Metrics},
     trust::{Trust, TrustError},
 };
 
@@ -126,10 +123,7 @@ pub fn check(path: &Path) -> Result<CheckReport, ServeError> {
     let now = system_time();
     let trust = Trust::load(&config, now)?;
     let roster = trust.roster();
-    let not_after = tls.summary().validity.not_after;
-    let since = not_after.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let certificate_expires =
-        Timestamp::from_ms(i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
+    let certificate_expires = timestamp(tls.summary().validity.not_after);
     let mut warnings = Vec::new();
     for (what, expires) in
         [("the certificate", certificate_expires), ("the roster", roster.expires())]
@@ -155,6 +149,11 @@ pub fn check(path: &Path) -> Result<CheckReport, ServeError> {
         desks: config.clients.len(),
         warnings,
     })
+}
+
+fn timestamp(time: std::time::SystemTime) -> Timestamp {
+    let since = time.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_ms(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 fn open_tls(config: &Config) -> Result<TlsStore, ServeError> {
@@ -213,15 +212,16 @@ async fn run(config: Config) -> Result<(), ServeError> {
         metrics = faces.addresses.metrics.map(tracing::field::display)
     );
     supervise::notify_status("opening the store");
+    let (progress, observed) = watch::channel(Progress::Reading);
     let store = tokio::select! {
-        opened = LocalStore::open(config.store_options()) => opened?,
+        opened = open_local(store_options(&config), progress) => opened?,
+        () = supervise::tell_progress(observed) => return Err(ServeError::StoreFailed),
         () = signals.stop() => {
             stop.cancel();
             faces.stop(Duration::from_secs(1)).await;
             return Ok(());
         }
     };
-    let store: Arc<dyn Store> = Arc::new(store);
     let (engine, worker) = build(&config, Arc::new(trust), store, metrics).await?;
     let scribe = tokio::spawn(worker.run(stop.clone()));
     let dialer = Dialer::new(
@@ -242,6 +242,17 @@ async fn run(config: Config) -> Result<(), ServeError> {
     outcome
 }
 
+fn store_options(config: &Config) -> OpenOptions {
+    OpenOptions {
+        segment_bytes: config.store.journal_segment_bytes,
+        checkpoint_bytes: config.store.journal_segment_bytes,
+        snapshot_bytes: config.store.snapshot_bytes,
+        cache_bytes: config.store.cache_bytes,
+        reserve_bytes: config.store.disk_reserve_bytes,
+        ..OpenOptions::new(&config.data_dir)
+    }
+}
+
 async fn load(config: &Arc<Config>) -> Result<(TlsStore, Trust), ServeError> {
     let config = Arc::clone(config);
     let loaded = spawn_blocking(move || {
@@ -249,9 +260,9 @@ async fn load(config: &Arc<Config>) -> Result<(TlsStore, Trust), ServeError> {
         let trust = Trust::load(&config, system_time())?;
         Ok((tls, trust))
     });
-    loaded.await.unwrap_or_else(|error| {
-        Err(ServeError::Task { task: "loading", cause: error.to_string() })
-    })
+    loaded
+        .await
+        .unwrap_or_else(|error| Err(ServeError::Task { task: "loading", cause: error.to_string() }))
 }
 
 async fn build(
@@ -264,13 +275,9 @@ async fn build(
     if clock.behind_ms() > bureau_core::limits::CLOCK_SKEW_MS_MAX {
         tracing::error!(event = "clock_behind", behind_ms = clock.behind_ms());
     }
-    let (scribe, worker) = scribe::scribe(
-        Arc::clone(&store),
-        Arc::clone(&trust),
-        Arc::clone(&clock),
-        config.bureau,
-    )
-    .await?;
+    let (scribe, worker) =
+        scribe::scribe(Arc::clone(&store), Arc::clone(&trust), Arc::clone(&clock), config.bureau)
+            .await?;
     let links = Arc::new(Links::new(config.bureau, &config.peers, clock.now()));
     let config = Arc::clone(config);
     let engine = Arc::new(Engine { config, clock, trust, store, scribe, links, metrics });

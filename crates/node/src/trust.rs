@@ -5,7 +5,7 @@ use std::{fs, io, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use bureau_core::{
-    BureauCode, Reason, Roster, Signer, SigningKey, Timestamp, Verifier,
+    BureauCode, Limits, Reason, Roster, Signer, SigningKey, Timestamp, Verifier,
     keys::KeyError,
     roster::{Anchor, RosterError},
 };
@@ -87,7 +87,10 @@ impl Trust {
     /// [`TrustError`].
     pub fn load(config: &Config, now: Timestamp) -> Result<Self, TrustError> {
         let (signer, verifier) = load(config, now)?;
-        Ok(Self { signer: ArcSwap::from_pointee(signer), verifier: ArcSwap::from_pointee(verifier) })
+        Ok(Self {
+            signer: ArcSwap::from_pointee(signer),
+            verifier: ArcSwap::from_pointee(verifier),
+        })
     }
 
     /// Loads both again. Where that fails, the old stay in force.
@@ -147,7 +150,9 @@ fn load(config: &Config, now: Timestamp) -> Result<(Signer, Verifier), TrustErro
         TrustError::OwnKey { bureau, key, reason }
     })?;
     let signer = Signer::new(config.network.clone(), bureau, key);
-    Ok((signer, Verifier::new(Arc::new(roster), config.limits.message.clone())))
+    // Attachments do not travel yet: a message that names some could never be whole here.
+    let limits = Limits { attachments: 0, ..config.limits.message.clone() };
+    Ok((signer, Verifier::new(Arc::new(roster), limits)))
 }
 
 fn read_roster(path: &std::path::Path) -> io::Result<Bytes> {

@@ -6,6 +6,7 @@
 #![allow(
     missing_docs,
     clippy::all,
+    clippy::allow_attributes_without_reason,
     clippy::pedantic,
     rustdoc::all,
     reason = "generated code; its documentation is the lint-checked comments of proto/"

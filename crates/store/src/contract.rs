@@ -518,9 +518,9 @@ pub struct KeptReceipt {
 /// Something to do at a time, for some messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timer {
-    /// From when on.
-    pub minute: u64,
-    /// Which of that minute.
+    /// From when on: ticks of five seconds since 1970.
+    pub tick: u64,
+    /// Which of that tick.
     pub number: u64,
     /// What.
     pub kind: TimerKind,

@@ -16,11 +16,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::server::Router;
 use tonic_health::server::HealthReporter;
 
-use super::{Engine, ServeError, metrics};
+use super::{Engine, ServeError};
 use crate::{
     Config,
     face::{access::Access, admin::AdminFace, desk::DeskFace, gate::Gate, link::LinkFace},
-    telemetry::metrics::Metrics,
+    telemetry::metrics::{self, Metrics},
 };
 
 type DeskGate = Gate<DeskServiceServer<DeskFace>>;
@@ -88,21 +88,31 @@ impl Faces {
         let (health, health_service) = tonic_health::server::health_reporter();
         let desks = Expectation::desks(config.network.clone(), config.bureau);
         let nodes = Expectation::nodes(config.network.clone());
-        let mut starter = Starter { config, tls, connections, metrics, stop, acceptors: Vec::new(), servers: Vec::new() };
+        let mut starter = Starter {
+            config,
+            tls,
+            connections,
+            metrics,
+            stop,
+            acceptors: Vec::new(),
+            servers: Vec::new(),
+        };
 
+        let streams = config.limits.streams_per_connection;
+        let limited = || server::builder().max_concurrent_streams(streams);
         let (v1, v1alpha) = reflection("bureau.desk.v1.DeskService")?;
-        let router = server::builder()
+        let router = limited()
             .add_service(health_service.clone())
             .add_service(v1)
             .add_service(v1alpha)
             .add_service(desk.clone());
         let desk_address = starter.serve("desk", listeners.desk, desks.clone(), router)?;
 
-        let router = server::builder().add_service(link.clone());
+        let router = limited().add_service(link.clone());
         let link_address = starter.serve("link", listeners.link, nodes, router)?;
 
         let (v1, v1alpha) = reflection("bureau.admin.v1.AdminService")?;
-        let router = server::builder()
+        let router = limited()
             .add_service(health_service)
             .add_service(v1)
             .add_service(v1alpha)
@@ -111,7 +121,8 @@ impl Faces {
 
         let metrics_address = match listeners.metrics {
             Some(listener) => {
-                let address = listener.local_addr().map_err(|source| bind_error("metrics", source))?;
+                let address =
+                    listener.local_addr().map_err(|source| bind_error("metrics", source))?;
                 let serving = metrics::serve(listener, metrics.clone(), stop.clone());
                 starter.servers.push(tokio::spawn(async move {
                     if let Err(error) = serving.await {

@@ -37,7 +37,8 @@ impl Serving {
         }
         // A member that the new roster suspends or no longer lists is cut at once.
         let roster = self.engine.trust.roster();
-        self.connections.cut(CutCause::NotPermitted, |peer| roster.member(&peer.id.bureau).is_err());
+        self.connections
+            .cut(CutCause::NotPermitted, |peer| roster.member(&peer.id.bureau).is_err());
         self.engine.links.wake_all();
         tracing::info!(event = "reloaded", roster_serial = roster.serial(), faults = faults.len());
     }

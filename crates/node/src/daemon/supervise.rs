@@ -4,16 +4,18 @@
 use std::{io, sync::Arc, time::Duration};
 
 use bureau_net::{Connections, Dialer, TlsStore};
+use bureau_store::Progress;
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::broadcast::error::RecvError,
+    sync::{broadcast::error::RecvError, watch},
     task::JoinHandle,
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Engine, ServeError, dialer, faces::Faces, timers};
+use crate::{engine::links::LinkState, telemetry::metrics::Gauges};
 
 /// How long the parts of a node may take to end, one after the other. Together with what the
 /// store needs to close, a stop takes under 10 s.
@@ -67,8 +69,13 @@ impl Serving {
         }
         self.tasks.spawn(timers::run(engine(), self.stop.clone()));
         self.tasks.spawn(wake_links(engine(), self.stop.clone()));
-        let (watched, tls) = (engine(), Arc::clone(&self.tls));
-        self.engine.metrics.on_scrape(move |gauges| super::metrics::refresh(gauges, &watched, &tls));
+        // Weak: the engine holds the metrics.
+        let (watched, tls) = (Arc::downgrade(&self.engine), Arc::clone(&self.tls));
+        self.engine.metrics.on_scrape(move |gauges| {
+            if let Some(engine) = watched.upgrade() {
+                refresh(gauges, &engine, &tls);
+            }
+        });
     }
 
     /// Answers signals until the node is to end.
@@ -133,10 +140,41 @@ async fn wake_links(engine: Arc<Engine>, stop: CancellationToken) {
     }
 }
 
+/// What is measured when somebody asks.
+fn refresh(gauges: &Gauges<'_>, engine: &Engine, tls: &TlsStore) {
+    let now = engine.clock.now();
+    for depth in engine.store.depths() {
+        let age_ms = u64::try_from(now.since(depth.oldest)).unwrap_or(0);
+        let age = Duration::from_millis(age_ms);
+        gauges.queue(depth.destination, depth.lane, depth.messages, age);
+    }
+    for (peer, _, status) in engine.links.statuses() {
+        let up = status.state == LinkState::Up;
+        gauges.link(peer, up, status.in_flight, status.round_trip);
+    }
+    gauges.certificate_expiry(super::timestamp(tls.summary().validity.not_after));
+    gauges.roster_expiry(engine.trust.roster().expires());
+    gauges.disk_free(engine.store.room().free_bytes);
+}
+
 /// Half the service manager's watchdog time; an hour where it has none.
 fn watchdog() -> tokio::time::Interval {
     let period = sd_notify::watchdog_enabled().map_or(Duration::from_secs(3600), |time| time / 2);
     tokio::time::interval(period.max(Duration::from_millis(100)))
+}
+
+/// Says, every two seconds, what the opening of the store is at; and that the node lives. Never
+/// returns.
+pub(super) async fn tell_progress(observed: watch::Receiver<Progress>) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(2));
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let progress = *observed.borrow();
+        tracing::info!(event = "store_opening", progress = ?progress);
+        notify(&[NotifyState::Status(&format!("opening the store: {progress:?}"))]);
+        notify(&[NotifyState::Watchdog]);
+    }
 }
 
 /// Tells the service manager that the node serves.

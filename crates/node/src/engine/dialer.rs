@@ -111,11 +111,7 @@ fn addresses(engine: &Engine, peer: &Peer) -> Vec<String> {
     member.map(|member| member.nodes.values().flatten().cloned().collect()).unwrap_or_default()
 }
 
-async fn open(
-    engine: &Engine,
-    dialer: &Dialer,
-    target: &Target,
-) -> Result<(PeerName, Wire), End> {
+async fn open(engine: &Engine, dialer: &Dialer, target: &Target) -> Result<(PeerName, Wire), End> {
     let channel = dialer.connect(target).await;
     let channel = channel.map_err(|error| failed(error.as_str(), error.to_string()))?;
     let Some(identity) = channel.peer() else {
@@ -154,10 +150,7 @@ async fn open(
 ///
 /// # Errors
 /// Why it is no peer.
-pub fn node_name(
-    id: &bureau_net::SpiffeId,
-    roster: &bureau_core::Roster,
-) -> Result<PeerName, End> {
+pub fn node_name(id: &bureau_net::SpiffeId, roster: &bureau_core::Roster) -> Result<PeerName, End> {
     let bureau: BureauCode = id.bureau;
     let bureau_net::Role::Node(node) = &id.role else {
         return Err(failed(Reason::NotPermitted.as_str(), "not a node's certificate"));

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use bureau_core::{
     BureauCode, Envelope, MessageId, Reason, Receipt, Timestamp, Verified, Verifier, body,
-    envelope::SealingSuite,
-    limits::HOPS_MAX,
+    envelope::SealingSuite, limits::HOPS_MAX,
 };
 use bureau_net::Refusal;
 use bureau_proto::{
@@ -228,7 +227,11 @@ impl Intake<'_> {
     }
 
     /// Logs what counted and tells the pump what was answered.
-    async fn settle(&self, receipts: &[Verified<Receipt>], outcomes: &[Outcome]) -> Result<(), End> {
+    async fn settle(
+        &self,
+        receipts: &[Verified<Receipt>],
+        outcomes: &[Outcome],
+    ) -> Result<(), End> {
         let mut answered = Vec::with_capacity(receipts.len());
         for (receipt, outcome) in receipts.iter().zip(outcomes) {
             let statement = receipt.statement();
@@ -432,9 +435,5 @@ fn retryable(number: u64, refusal: &Refusal) -> wire::Rejection {
 
 fn task_failed(error: &tokio::task::JoinError) -> End {
     tracing::error!(event = "task_failed", task = "intake", error = %error);
-    End {
-        reason: Reason::Internal.to_string(),
-        detail: "a task failed".to_owned(),
-        was_up: true,
-    }
+    End { reason: Reason::Internal.to_string(), detail: "a task failed".to_owned(), was_up: true }
 }

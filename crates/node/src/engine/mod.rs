@@ -61,12 +61,12 @@ pub fn store_refusal(error: &StoreError) -> Refusal {
             Refusal::new(Reason::Busy, "the store has too much under way; nothing was accepted")
                 .retry_after(Duration::from_millis(200))
         }
-        StoreError::DiskLow { .. } => Refusal::new(
+        StoreError::DiskLow => Refusal::new(
             Reason::DiskLow,
             "the disk is low; nothing new is accepted that could be lost",
         )
         .retry_after(Duration::from_secs(30)),
-        StoreError::OutcomeUnknown { .. } => Refusal::new(
+        StoreError::OutcomeUnknown => Refusal::new(
             Reason::OutcomeUnknown,
             "the disk failed while this was written; ask again with the same request_id",
         ),

@@ -12,10 +12,7 @@ use std::{
     time::Duration,
 };
 
-use bureau_core::{
-    BureauCode, Lane, MessageId, Reason, envelope,
-    receipt::ReceiptKind,
-};
+use bureau_core::{BureauCode, Lane, MessageId, Reason, envelope, receipt::ReceiptKind};
 use bureau_proto::link::v1::{self as wire, frame::Kind};
 use bureau_store::contract::{Operation, QueuePosition, Queued, QueuedSlip, ReceiptPosition};
 use tokio::{
@@ -373,7 +370,8 @@ impl Pump<'_> {
             Err(_) => parcel.slips.keys().copied().collect(),
         };
         let peer = self.slot.peer;
-        let reason: String = rejection.reason.chars().filter(char::is_ascii_graphic).take(64).collect();
+        let reason: String =
+            rejection.reason.chars().filter(char::is_ascii_graphic).take(64).collect();
         tracing::warn!(event = "parcel_refused_by_peer", message = %message, peer = %peer,
             reason = %reason, retryable = rejection.retryable);
         let verdict = Verdict::of(&rejection, &reason);

@@ -149,10 +149,7 @@ impl Scribe {
     /// What the store refuses with: then none was taken.
     pub async fn receive(&self, inbound: Vec<Inbound>) -> Result<Vec<Vec<SlipAnswer>>, Refusal> {
         let (reply, answer) = oneshot::channel();
-        self.jobs
-            .send(Job::Receive { inbound, reply })
-            .await
-            .map_err(|_| shutting_down())?;
+        self.jobs.send(Job::Receive { inbound, reply }).await.map_err(|_| shutting_down())?;
         answer.await.map_err(|_| shutting_down())?
     }
 
@@ -189,7 +186,8 @@ fn busy() -> Refusal {
 }
 
 fn shutting_down() -> Refusal {
-    Refusal::new(Reason::ShuttingDown, "the node is shutting down").retry_after(Duration::from_secs(5))
+    Refusal::new(Reason::ShuttingDown, "the node is shutting down")
+        .retry_after(Duration::from_secs(5))
 }
 
 fn refused(error: mpsc::error::TrySendError<Job>) -> Refusal {

@@ -48,8 +48,7 @@ impl DeskFace {
     #[must_use]
     pub fn new(engine: Arc<Engine>, access: Arc<Access>, shutdown: CancellationToken) -> Self {
         let limits = &engine.config.limits;
-        let quotas =
-            Quotas::new(limits.desk_messages_per_second, limits.desk_bytes_per_second);
+        let quotas = Quotas::new(limits.desk_messages_per_second, limits.desk_bytes_per_second);
         Self { engine, access, quotas: Arc::new(quotas), shutdown }
     }
 
@@ -101,7 +100,8 @@ impl DeskFace {
         for recipient in &draft.recipients {
             let depth = engine.store.depth(*recipient);
             if depth >= limit {
-                let message = format!("{depth} messages wait for {recipient}; the limit is {limit}");
+                let message =
+                    format!("{depth} messages wait for {recipient}; the limit is {limit}");
                 return Err(Refusal::new(Reason::QueueFull, message)
                     .retry_after(std::time::Duration::from_secs(60)));
             }

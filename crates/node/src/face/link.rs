@@ -3,9 +3,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use bureau_net::{Refusal, peer};
-use bureau_proto::link::v1::{
-    Frame, OpenRequest, OpenResponse, link_service_server::LinkService,
-};
+use bureau_proto::link::v1::{Frame, OpenRequest, OpenResponse, link_service_server::LinkService};
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -82,8 +80,8 @@ impl LinkService for LinkFace {
                 engine.metrics.refused("link", &end.reason);
             }
         });
-        let responses = ReceiverStream::new(frames)
-            .map(|frame| Ok(OpenResponse { frame: Some(frame) }));
+        let responses =
+            ReceiverStream::new(frames).map(|frame| Ok(OpenResponse { frame: Some(frame) }));
         Ok(Response::new(Box::pin(responses)))
     }
 }

@@ -47,7 +47,10 @@ enum Waiting {
         /// Held until the message is written.
         _memory: OwnedSemaphorePermit,
     },
-    Receive { receipts: Vec<Vec<Answer>>, reply: Reply<Vec<Vec<SlipAnswer>>> },
+    Receive {
+        receipts: Vec<Vec<Answer>>,
+        reply: Reply<Vec<Vec<SlipAnswer>>>,
+    },
     GiveUp(Reply<bool>),
     Acknowledge(Reply<Option<(Timestamp, DeskName, bool)>>),
 }
@@ -71,7 +74,10 @@ enum Open {
         inbound: Vec<(Inbound, Vec<Ticket<Receipt>>)>,
         reply: Reply<Vec<Vec<SlipAnswer>>>,
     },
-    GiveUp { receipt: Ticket<Receipt>, reply: Reply<bool> },
+    GiveUp {
+        receipt: Ticket<Receipt>,
+        reply: Reply<bool>,
+    },
     Acknowledge {
         takeover: Box<Takeover>,
         receipt: Ticket<Receipt>,
@@ -189,8 +195,7 @@ impl Scene<'_> {
             key_commitment: Bytes::new(),
         };
         let network = self.signer.network();
-        let envelope =
-            group.add(bureau_core::Envelope::new(network, manifest, draft.body.clone()));
+        let envelope = group.add(bureau_core::Envelope::new(network, manifest, draft.body.clone()));
         let message = envelope.item().id();
         let mut slips = Vec::with_capacity(draft.recipients.len());
         for recipient in &draft.recipients {

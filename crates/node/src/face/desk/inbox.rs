@@ -2,9 +2,7 @@
 
 use bureau_core::{DeskName, MessageId, Reason};
 use bureau_net::{FieldViolation, Refusal};
-use bureau_proto::desk::v1::{
-    Acknowledgment, InboxMessage, ListInboxRequest, ListInboxResponse,
-};
+use bureau_proto::desk::v1::{Acknowledgment, InboxMessage, ListInboxRequest, ListInboxResponse};
 use bureau_store::contract::{Arrived, Role};
 
 use super::{DeskFace, message, not_found};
@@ -14,7 +12,10 @@ use crate::engine::{scribe::Takeover, store_refusal};
 const TAKE_OVER_MAX: usize = 500;
 
 impl DeskFace {
-    pub(super) async fn list(&self, request: ListInboxRequest) -> Result<ListInboxResponse, Refusal> {
+    pub(super) async fn list(
+        &self,
+        request: ListInboxRequest,
+    ) -> Result<ListInboxResponse, Refusal> {
         let size = message::page_size(request.page_size)?;
         let after = match request.page_token.as_str() {
             "" => 0,
@@ -31,7 +32,9 @@ impl DeskFace {
         let last = arrived.last().filter(|_| more).map(|arrived| arrived.number.to_string());
         let entries: Result<Vec<_>, Refusal> = arrived
             .into_iter()
-            .filter_map(|arrived| message::inbox_message(arrived).map(|shown| shown.entry).transpose())
+            .filter_map(|arrived| {
+                message::inbox_message(arrived).map(|shown| shown.entry).transpose()
+            })
             .collect();
         Ok(ListInboxResponse { entries: entries?, next_page_token: last.unwrap_or_default() })
     }

@@ -1,0 +1,135 @@
+//! The journal: every group of writes, in order, synced before anybody is told. It is the promise;
+//! the index is only what can be found quickly.
+//!
+//! Segments are files of one size, written with zeros and synced ahead, so that an append changes
+//! no metadata; they are never used twice. A group is a header and its writes; the header names the
+//! segment, the group's number and the checksum of the group before it, so that a hole, an old
+//! segment or a swapped one is noticed.
+
+pub(crate) mod group;
+mod recover;
+mod segments;
+
+use std::path::{Path, PathBuf};
+
+use self::{group::Header, segments::Ahead};
+use crate::{
+    StoreError,
+    disk::{Disk, DiskFile},
+};
+pub(crate) use group::{Sum, Write};
+pub(crate) use recover::{Found, recover, replay};
+
+/// Size of a segment where nothing else is said.
+pub(crate) const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The open journal.
+pub(crate) struct Journal<D: Disk> {
+    directory: PathBuf,
+    ahead: Ahead<D>,
+    file: D::File,
+    segment: u64,
+    offset: u64,
+    segment_bytes: u64,
+    last: u64,
+    last_sum: Sum,
+    /// Bytes appended since the journal was opened.
+    appended: u64,
+}
+
+impl<D: Disk> Journal<D> {
+    /// Begins a fresh segment after what was found.
+    pub(crate) fn begin(
+        disk: &D,
+        directory: &Path,
+        segment_bytes: u64,
+        segment: u64,
+        last: u64,
+        last_sum: Sum,
+    ) -> Result<Self, StoreError> {
+        let mut ahead = Ahead::start(disk.clone(), directory.to_owned(), segment_bytes, segment);
+        let file = ahead.take()?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            ahead,
+            file,
+            segment,
+            offset: 0,
+            segment_bytes,
+            last,
+            last_sum,
+            appended: 0,
+        })
+    }
+
+    /// Number of the last group.
+    pub(crate) const fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// The segment that is written now.
+    pub(crate) const fn segment(&self) -> u64 {
+        self.segment
+    }
+
+    /// Bytes appended since the journal was opened.
+    pub(crate) const fn appended(&self) -> u64 {
+        self.appended
+    }
+
+    /// Appends a group and syncs it. Gives its number.
+    pub(crate) fn append(&mut self, writes: &[Write]) -> Result<u64, StoreError> {
+        let number = self.append_unsynced(writes)?;
+        self.sync()?;
+        Ok(number)
+    }
+
+    /// Appends a group without a sync: for copying at open.
+    pub(crate) fn append_unsynced(&mut self, writes: &[Write]) -> Result<u64, StoreError> {
+        let payload = group::encode_writes(writes);
+        let number = self.last + 1;
+        let bytes = (group::HEADER_BYTES + payload.len()) as u64;
+        if bytes > self.segment_bytes {
+            let (bytes, limit) = (payload.len(), self.segment_bytes as usize);
+            return Err(StoreError::ValueTooLarge { bytes, limit });
+        }
+        if self.offset + bytes > self.segment_bytes {
+            self.sync()?;
+            self.file = self.ahead.take()?;
+            self.segment += 1;
+            self.offset = 0;
+        }
+        let header = Header { segment: self.segment, number, previous: self.last_sum };
+        let (encoded, sum) = group::encode(&header, &payload);
+        let path = || segments::path(&self.directory, self.segment);
+        self.file
+            .write_at(self.offset, &encoded)
+            .map_err(|error| StoreError::io("write", path())(error))?;
+        self.offset += bytes;
+        self.appended += bytes;
+        self.last = number;
+        self.last_sum = sum;
+        Ok(number)
+    }
+
+    /// Makes what was appended durable.
+    pub(crate) fn sync(&mut self) -> Result<(), StoreError> {
+        let path = segments::path(&self.directory, self.segment);
+        self.file.sync().map_err(StoreError::io("sync", path))
+    }
+}
+
+/// Removes segments below one.
+pub(crate) fn remove_segments<D: Disk>(
+    disk: &D,
+    directory: &Path,
+    below: u64,
+) -> Result<(), StoreError> {
+    for segment in segments::list(disk, directory)? {
+        if segment < below {
+            let path = segments::path(directory, segment);
+            disk.remove(&path).map_err(StoreError::io("remove", path))?;
+        }
+    }
+    disk.sync_directory(directory).map_err(StoreError::io("sync", directory))
+}

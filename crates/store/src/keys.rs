@@ -1,0 +1,166 @@
+//! The layout of keys: one tree, a prefix for each kind, numbers big-endian so that they sort.
+//! Nothing here knows values.
+
+use bureau_core::{BureauCode, Lane, MessageId, receipt::ReceiptKind};
+
+use crate::contract::{QueuePosition, ReceiptPosition, RequestKey, TimerKind};
+
+/// Prefixes. One letter each, in the words of `docs`: never reuse one.
+pub(crate) mod prefix {
+    pub(crate) const MESSAGE: u8 = b'm';
+    pub(crate) const BODY: u8 = b'b';
+    pub(crate) const QUEUE: u8 = b'q';
+    pub(crate) const TRACK: u8 = b't';
+    pub(crate) const RECEIPT: u8 = b'e';
+    pub(crate) const INBOX: u8 = b'i';
+    pub(crate) const ACKNOWLEDGED: u8 = b'j';
+    pub(crate) const OUTGOING: u8 = b'o';
+    pub(crate) const REQUEST: u8 = b'r';
+    pub(crate) const HEAD: u8 = b'h';
+    pub(crate) const TIMER: u8 = b'x';
+}
+
+/// The store's epoch.
+pub(crate) const EPOCH: &[u8] = b"zepoch";
+/// Version of the layout.
+pub(crate) const SCHEMA: &[u8] = b"zschema";
+/// The numbers that were given out.
+pub(crate) const COUNTERS: &[u8] = b"zcounters";
+
+fn key(prefix: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+    key.push(prefix);
+    for part in parts {
+        key.extend_from_slice(part);
+    }
+    key
+}
+
+pub(crate) fn message(id: &MessageId) -> Vec<u8> {
+    key(prefix::MESSAGE, &[&id.0])
+}
+
+pub(crate) fn body(digest: &[u8; 32], id: &MessageId) -> Vec<u8> {
+    key(prefix::BODY, &[digest, &id.0])
+}
+
+pub(crate) fn bodies_of(digest: &[u8; 32]) -> Vec<u8> {
+    key(prefix::BODY, &[digest])
+}
+
+pub(crate) fn queue(position: &QueuePosition) -> Vec<u8> {
+    let lane = [position.lane as u8];
+    let number = position.number.to_be_bytes();
+    key(prefix::QUEUE, &[position.destination.padded(), &lane, &number])
+}
+
+pub(crate) fn queue_lane(destination: &BureauCode, lane: Lane) -> Vec<u8> {
+    key(prefix::QUEUE, &[destination.padded(), &[lane as u8]])
+}
+
+pub(crate) fn queue_of(destination: &BureauCode) -> Vec<u8> {
+    key(prefix::QUEUE, &[destination.padded()])
+}
+
+pub(crate) fn queue_position(key: &[u8]) -> Option<QueuePosition> {
+    let rest = key.strip_prefix(&[prefix::QUEUE])?;
+    let (destination, rest) = rest.split_at_checked(BureauCode::WIDTH)?;
+    let (lane, number) = rest.split_first()?;
+    Some(QueuePosition {
+        destination: BureauCode::from_padded(destination).ok()?,
+        lane: Lane::from_wire(i32::from(*lane))?,
+        number: u64::from_be_bytes(number.try_into().ok()?),
+    })
+}
+
+pub(crate) fn track(id: &MessageId, recipient: &BureauCode) -> Vec<u8> {
+    key(prefix::TRACK, &[&id.0, recipient.padded()])
+}
+
+pub(crate) fn tracks_of(id: &MessageId) -> Vec<u8> {
+    key(prefix::TRACK, &[&id.0])
+}
+
+pub(crate) fn track_parts(key: &[u8]) -> Option<(MessageId, BureauCode)> {
+    let rest = key.strip_prefix(&[prefix::TRACK])?;
+    let (id, recipient) = rest.split_at_checked(32)?;
+    Some((MessageId::from_bytes(id).ok()?, BureauCode::from_padded(recipient).ok()?))
+}
+
+pub(crate) fn receipt(
+    id: &MessageId,
+    recipient: &BureauCode,
+    kind: ReceiptKind,
+    signer: &BureauCode,
+) -> Vec<u8> {
+    let kind = [u8::try_from(i32::from(kind)).unwrap_or(0)];
+    key(prefix::RECEIPT, &[&id.0, recipient.padded(), &kind, signer.padded()])
+}
+
+pub(crate) fn receipts_of(id: &MessageId, recipient: &BureauCode) -> Vec<u8> {
+    key(prefix::RECEIPT, &[&id.0, recipient.padded()])
+}
+
+pub(crate) fn inbox(number: u64) -> Vec<u8> {
+    key(prefix::INBOX, &[&number.to_be_bytes()])
+}
+
+pub(crate) fn acknowledged(number: u64) -> Vec<u8> {
+    key(prefix::ACKNOWLEDGED, &[&number.to_be_bytes()])
+}
+
+pub(crate) fn outgoing(position: &ReceiptPosition) -> Vec<u8> {
+    key(prefix::OUTGOING, &[position.destination.padded(), &position.number.to_be_bytes()])
+}
+
+pub(crate) fn outgoing_of(destination: &BureauCode) -> Vec<u8> {
+    key(prefix::OUTGOING, &[destination.padded()])
+}
+
+pub(crate) fn outgoing_position(key: &[u8]) -> Option<ReceiptPosition> {
+    let rest = key.strip_prefix(&[prefix::OUTGOING])?;
+    let (destination, number) = rest.split_at_checked(BureauCode::WIDTH)?;
+    Some(ReceiptPosition {
+        destination: BureauCode::from_padded(destination).ok()?,
+        number: u64::from_be_bytes(number.try_into().ok()?),
+    })
+}
+
+/// A desk's name ends at a byte that no name has, so that no two requests share a key.
+pub(crate) fn request(request: &RequestKey) -> Vec<u8> {
+    key(prefix::REQUEST, &[request.desk.as_str().as_bytes(), &[0], &request.id])
+}
+
+pub(crate) fn head(recipient: &BureauCode, lane: Lane) -> Vec<u8> {
+    key(prefix::HEAD, &[recipient.padded(), &[lane as u8]])
+}
+
+pub(crate) fn head_parts(key: &[u8]) -> Option<(BureauCode, Lane)> {
+    let rest = key.strip_prefix(&[prefix::HEAD])?;
+    let (recipient, lane) = rest.split_at_checked(BureauCode::WIDTH)?;
+    let lane = Lane::from_wire(i32::from(*lane.first()?))?;
+    Some((BureauCode::from_padded(recipient).ok()?, lane))
+}
+
+pub(crate) fn timer(tick: u64, kind: TimerKind, number: u64) -> Vec<u8> {
+    key(prefix::TIMER, &[&tick.to_be_bytes(), &[kind as u8], &number.to_be_bytes()])
+}
+
+pub(crate) fn timer_parts(key: &[u8]) -> Option<(u64, TimerKind, u64)> {
+    let rest = key.strip_prefix(&[prefix::TIMER])?;
+    let (tick, rest) = rest.split_at_checked(8)?;
+    let (kind, number) = rest.split_first()?;
+    let kind = match kind {
+        1 => TimerKind::Expire,
+        2 => TimerKind::Overdue,
+        3 => TimerKind::Forget,
+        _ => return None,
+    };
+    let number_of = |bytes: &[u8]| Some(u64::from_be_bytes(bytes.try_into().ok()?));
+    Some((number_of(tick)?, kind, number_of(number)?))
+}
+
+/// The number at the end of a key of the inbox.
+pub(crate) fn last_number(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(*key.last_chunk::<8>()?))
+}

@@ -1,0 +1,259 @@
+//! The rules of the contract over keys and records: one operation in, its writes and its outcome
+//! out. One thread owns it, so that what it decides is decided in order.
+//!
+//! - [`accept`]: what a desk sends; [`receive`]: what a link brings;
+//! - [`receipts`]: what receipts do, here and on their way home;
+//! - [`finish`]: giving up, acknowledging, timers, forgetting;
+//! - [`depths`]: what waits, counted in memory.
+
+pub(crate) mod accept;
+pub(crate) mod depths;
+mod finish;
+mod receipts;
+mod receive;
+
+use std::collections::HashMap;
+
+use bureau_core::{BureauCode, Lane, MessageId, Timestamp, receipt::ReceiptKind};
+use bytes::Bytes;
+use prost::Message;
+
+use crate::{
+    StoreError,
+    committer::{Resolver, Transaction},
+    contract::{Operation, Outcome, QueuePosition, ReceiptPosition, State, TimerKind},
+    keys,
+    record::{
+        self, CountersRecord, MessageRecord, QueueRecord, ReceiptRecord, TimerRecord, TrackRecord,
+    },
+};
+
+/// Bodies up to this stand in the record; a value stays under 6 KiB with the largest manifest and
+/// signature beside it.
+pub const INLINE_BODY_BYTES_MAX: usize = 2048;
+/// Messages in one timer record: 32 of 34 bytes.
+const TIMER_MESSAGES_MAX: usize = 32;
+/// Timer records that are still being filled.
+const OPEN_TIMERS_MAX: usize = 256;
+
+/// The rules, and the numbers they give out.
+pub(crate) struct Ledger {
+    counters: CountersRecord,
+    /// Timer records that take more messages: their number and how many they hold.
+    open_timers: HashMap<(u64, TimerKind), (u64, usize)>,
+}
+
+/// What an operation changed beyond the records, for those who keep count in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Note {
+    /// Something waits.
+    Queued(QueuePosition, Timestamp),
+    /// It waits no more.
+    Dequeued(QueuePosition),
+    /// A receipt waits for its way home.
+    ReceiptQueued(BureauCode),
+    /// It waits no more.
+    ReceiptDequeued(BureauCode),
+    /// Something arrived.
+    Arrived(u64),
+    /// A body file may be removed, if nothing else refers to it.
+    BodyReleased([u8; 32]),
+    /// An operation named this time.
+    Time(Timestamp),
+}
+
+impl Resolver for Ledger {
+    type Operation = Operation;
+    type Outcome = (Outcome, Vec<Note>);
+
+    fn resolve(
+        &mut self,
+        operation: Operation,
+        tx: &mut Transaction<'_>,
+    ) -> Result<(Outcome, Vec<Note>), StoreError> {
+        let before = self.counters;
+        let mut scribe = Writing { ledger: self, tx, notes: Vec::new() };
+        let outcome = match operation {
+            Operation::Accept(accept) => scribe.accept(*accept)?,
+            Operation::Receive(receive) => scribe.receive(*receive)?,
+            Operation::TakeReceipt(take) => scribe.take_receipt(*take)?,
+            Operation::GiveUp(give_up) => scribe.give_up(*give_up)?,
+            Operation::Acknowledge(acknowledge) => scribe.acknowledge(*acknowledge)?,
+            Operation::ReceiptsTaken(positions) => scribe.receipts_taken(positions)?,
+            Operation::TimerHandled { timer, now } => scribe.timer_handled(timer, now)?,
+        };
+        let notes = scribe.notes;
+        for note in &notes {
+            if let Note::Time(time) = note {
+                self.counters.latest_ms = self.counters.latest_ms.max(time.as_ms());
+            }
+        }
+        if self.counters != before {
+            let counters = record::encode(keys::COUNTERS, &self.counters);
+            tx.put(keys::COUNTERS.to_vec(), counters);
+        }
+        Ok((outcome, notes))
+    }
+}
+
+impl Ledger {
+    pub(crate) fn new(counters: CountersRecord) -> Self {
+        Self { counters, open_timers: HashMap::new() }
+    }
+}
+
+/// One operation while it is decided.
+struct Writing<'a, 'b> {
+    ledger: &'a mut Ledger,
+    tx: &'a mut Transaction<'b>,
+    notes: Vec<Note>,
+}
+
+impl Writing<'_, '_> {
+    fn read<R: Message + Default>(&self, key: &[u8]) -> Result<Option<R>, StoreError> {
+        self.tx.get(key)?.map(|value| record::decode(key, &value)).transpose()
+    }
+
+    fn write(&mut self, key: Vec<u8>, record: &impl Message) {
+        let value = record::encode(&key, record);
+        self.tx.put(key, value);
+    }
+
+    fn delete(&mut self, key: Vec<u8>) {
+        self.tx.delete(key);
+    }
+
+    fn track(
+        &self,
+        message: &MessageId,
+        recipient: &BureauCode,
+    ) -> Result<Option<TrackRecord>, StoreError> {
+        self.read(&keys::track(message, recipient))
+    }
+
+    fn tracks(&self, message: &MessageId) -> Result<Vec<(BureauCode, TrackRecord)>, StoreError> {
+        let prefix = keys::tracks_of(message);
+        let mut tracks = Vec::new();
+        for (key, value) in self.tx.scan_prefix(&prefix)? {
+            if let Some((_, recipient)) = keys::track_parts(&key) {
+                tracks.push((recipient, record::decode(&key, &value)?));
+            }
+        }
+        Ok(tracks)
+    }
+
+    /// Keeps a message's content: small bodies in the record, large ones by their file.
+    fn keep_message(&mut self, id: &MessageId, signed_manifest: Bytes, body: &Bytes, digest: [u8; 32]) -> MessageRecord {
+        let mut record = MessageRecord { signed_manifest, ..MessageRecord::default() };
+        if body.len() <= INLINE_BODY_BYTES_MAX {
+            record.body = body.clone();
+        } else {
+            record.body_digest = Bytes::copy_from_slice(&digest);
+            self.tx.put(keys::body(&digest, id), Vec::new());
+        }
+        record
+    }
+
+    /// Removes a message's content.
+    fn drop_message(&mut self, id: &MessageId) -> Result<(), StoreError> {
+        let key = keys::message(id);
+        if let Some(record) = self.read::<MessageRecord>(&key)?
+            && let Some(digest) = record.file()
+        {
+            self.delete(keys::body(&digest, id));
+            self.notes.push(Note::BodyReleased(digest));
+        }
+        self.delete(key);
+        Ok(())
+    }
+
+    fn enqueue(&mut self, destination: BureauCode, lane: Lane, record: &QueueRecord) -> u64 {
+        self.ledger.counters.queue += 1;
+        let number = self.ledger.counters.queue;
+        let position = QueuePosition { destination, lane, number };
+        self.write(keys::queue(&position), record);
+        self.notes.push(Note::Queued(position, Timestamp::from_ms(record.enqueued_ms)));
+        number
+    }
+
+    /// Takes a message out of the queue, if it waits; the record says so then.
+    fn dequeue(&mut self, recipient: BureauCode, track: &mut TrackRecord) -> bool {
+        let lane = i32::try_from(track.lane).ok().and_then(Lane::from_wire);
+        let (Some(lane), true) = (lane, track.queue_number > 0) else { return false };
+        let position = QueuePosition { destination: recipient, lane, number: track.queue_number };
+        self.delete(keys::queue(&position));
+        self.notes.push(Note::Dequeued(position));
+        track.queue_number = 0;
+        true
+    }
+
+    /// Sends a receipt home.
+    fn send_home(&mut self, origin: BureauCode, receipt: Bytes, now: Timestamp) {
+        self.ledger.counters.receipt += 1;
+        let number = self.ledger.counters.receipt;
+        let position = ReceiptPosition { destination: origin, number };
+        let record = ReceiptRecord { received_ms: now.as_ms(), receipt };
+        self.write(keys::outgoing(&position), &record);
+        self.notes.push(Note::ReceiptQueued(origin));
+    }
+
+    fn keep_receipt(
+        &mut self,
+        message: &MessageId,
+        recipient: &BureauCode,
+        kind: ReceiptKind,
+        signer: &BureauCode,
+        receipt: Bytes,
+        now: Timestamp,
+    ) {
+        let record = ReceiptRecord { received_ms: now.as_ms(), receipt };
+        self.write(keys::receipt(message, recipient, kind, signer), &record);
+    }
+
+    /// Puts a message under a timer. Messages of one time share a record.
+    fn set_timer(&mut self, at: Timestamp, kind: TimerKind, message: MessageId) -> Result<(), StoreError> {
+        let tick = tick_after(at);
+        if self.ledger.open_timers.len() > OPEN_TIMERS_MAX {
+            self.ledger.open_timers.clear();
+        }
+        let open = self.ledger.open_timers.get(&(tick, kind)).copied();
+        let (number, held) = match open.filter(|(_, held)| *held < TIMER_MESSAGES_MAX) {
+            Some(open) => open,
+            None => {
+                self.ledger.counters.timer += 1;
+                (self.ledger.counters.timer, 0)
+            }
+        };
+        let key = keys::timer(tick, kind, number);
+        // A timer that was handled meanwhile is gone; then this begins it anew.
+        let mut record: TimerRecord = self.read(&key)?.unwrap_or_default();
+        record.messages.push(Bytes::copy_from_slice(&message.0));
+        self.write(key, &record);
+        self.ledger.open_timers.insert((tick, kind), (number, held + 1));
+        Ok(())
+    }
+
+    /// Whether this node must still get a message on, or keeps it for a desk or for evidence.
+    fn is_held(tracks: &[(BureauCode, TrackRecord)]) -> bool {
+        use crate::contract::Role;
+        tracks.iter().any(|(_, track)| match track.role() {
+            Role::Origin => true,
+            Role::Relay => track.state() == State::Queued,
+            Role::Recipient => track.inbox_number > 0,
+        })
+    }
+}
+
+/// Milliseconds of a tick: timers are kept by it.
+pub(crate) const TICK_MS: i64 = 5000;
+
+/// The first tick that is not before a moment.
+fn tick_after(at: Timestamp) -> u64 {
+    let ticks = (at.as_ms() + TICK_MS - 1) / TICK_MS;
+    u64::try_from(ticks).unwrap_or(0)
+}
+
+/// The last tick that is due at a moment.
+pub(crate) fn tick_due(now: Timestamp) -> u64 {
+    u64::try_from(now.as_ms() / TICK_MS).unwrap_or(0)
+}

@@ -1,0 +1,95 @@
+//! A message of this bureau: request, content, queue, track, heads, timer, as one.
+
+use bureau_core::Timestamp;
+use bytes::Bytes;
+
+use super::Writing;
+use crate::{
+    StoreError,
+    contract::{Accept, Outcome, RequestMade, Role, State, TimerKind},
+    keys,
+    record::{HeadRecord, QueueRecord, RequestRecord, TrackRecord, role_number, state_number},
+};
+
+impl Writing<'_, '_> {
+    pub(super) fn accept(&mut self, accept: Accept) -> Result<Outcome, StoreError> {
+        let Accept { envelope, slips, request, now, desk: _ } = accept;
+        let (id, manifest) = (envelope.id(), envelope.manifest());
+        if let Some((key, digest)) = &request {
+            if let Some(record) = self.read::<RequestRecord>(&keys::request(key))? {
+                return Ok(request_outcome(&record, digest));
+            }
+            let record = RequestRecord {
+                digest: Bytes::copy_from_slice(digest),
+                message: Bytes::copy_from_slice(&id.0),
+                accepted_ms: now.as_ms(),
+                expires_ms: manifest.expires.as_ms(),
+            };
+            self.write(keys::request(key), &record);
+        }
+        let mut message =
+            self.keep_message(&id, envelope.signed_manifest(), envelope.body(), manifest.body.digest);
+        if let Some((key, _)) = &request {
+            message.request_desk = key.desk.to_string();
+            message.request_id = Bytes::copy_from_slice(&key.id);
+        }
+        self.write(keys::message(&id), &message);
+
+        let fan_out = u32::try_from(slips.len()).unwrap_or(u32::MAX);
+        let size = (message.signed_manifest.len() + envelope.body().len()) as u64;
+        for (slip, sequence) in &slips {
+            let recipient = slip.label().recipient;
+            let queued = QueueRecord {
+                message: Bytes::copy_from_slice(&id.0),
+                slip: slip.encode(),
+                slip_digest: Bytes::copy_from_slice(&slip.digest()),
+                origin: manifest.origin.to_string(),
+                enqueued_ms: now.as_ms(),
+                expires_ms: manifest.expires.as_ms(),
+                size,
+                hops: 1,
+                fan_out,
+                previous_hop: String::new(),
+            };
+            let queue_number = self.enqueue(recipient, manifest.lane, &queued);
+            let track = TrackRecord {
+                role: role_number(Role::Origin),
+                state: state_number(State::Queued),
+                slip: Bytes::copy_from_slice(&slip.digest()),
+                origin: manifest.origin.to_string(),
+                expires_ms: manifest.expires.as_ms(),
+                queue_number,
+                lane: manifest.lane as u32,
+                ..TrackRecord::default()
+            };
+            self.write(keys::track(&id, &recipient), &track);
+            // A head never goes back, in whatever order groups are committed.
+            let head_key = keys::head(&recipient, manifest.lane);
+            let head = self.read::<HeadRecord>(&head_key)?.unwrap_or_default();
+            if *sequence > head.sequence {
+                let slip = Bytes::copy_from_slice(&slip.digest());
+                self.write(head_key, &HeadRecord { sequence: *sequence, slip });
+            }
+        }
+        self.set_timer(manifest.expires, TimerKind::Expire, id)?;
+        self.notes.push(super::Note::Time(now));
+        Ok(Outcome::Accepted)
+    }
+}
+
+fn request_outcome(record: &RequestRecord, digest: &[u8; 32]) -> Outcome {
+    match request_made(record) {
+        Some(made) if made.digest == *digest => Outcome::RequestRepeated(made),
+        _ => Outcome::RequestReused,
+    }
+}
+
+/// What a request id was used for.
+pub(crate) fn request_made(record: &RequestRecord) -> Option<RequestMade> {
+    Some(RequestMade {
+        digest: record.digest.as_ref().try_into().ok()?,
+        message: bureau_core::MessageId::from_bytes(&record.message).ok()?,
+        accepted: Timestamp::from_ms(record.accepted_ms),
+        expires: Timestamp::from_ms(record.expires_ms),
+    })
+}

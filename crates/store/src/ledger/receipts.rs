@@ -1,0 +1,144 @@
+//! What receipts do: at the origin they say what became of a message; at a relay they release it
+//! and go on home.
+
+use bureau_core::{
+    BureauCode, Timestamp,
+    limits::CLOCK_SKEW_MS_MAX,
+    receipt::{ReceiptKind, Statement},
+};
+use bytes::Bytes;
+
+use super::{Note, Writing};
+use crate::{
+    StoreError,
+    contract::{Outcome, ReceiptIgnored, ReceiptPosition, Role, State, TakeReceipt},
+    keys,
+    record::TrackRecord,
+};
+
+impl Writing<'_, '_> {
+    pub(super) fn take_receipt(&mut self, take: TakeReceipt) -> Result<Outcome, StoreError> {
+        let TakeReceipt { receipt, hop, now } = take;
+        let statement = receipt.statement();
+        let (message, recipient) = (&statement.message, &statement.recipient);
+        let ignored = |why| Ok(Outcome::ReceiptIgnored(why));
+        let Some(mut track) = self.track(message, recipient)? else {
+            return ignored(ReceiptIgnored::UnknownMessage);
+        };
+        if track.slip() != statement.slip {
+            return ignored(ReceiptIgnored::SlipMismatch);
+        }
+        let kept = keys::receipt(message, recipient, statement.kind, &statement.signer);
+        if self.tx.get(&kept)?.is_some() {
+            return ignored(ReceiptIgnored::Repeated);
+        }
+        if track.role() == Role::Recipient || !may_give(statement, &track, hop) {
+            return ignored(ReceiptIgnored::NotItsToGive);
+        }
+        let relayed = track.role() == Role::Relay;
+        self.apply(statement, hop, &mut track);
+        let encoded = receipt.encode();
+        self.keep_receipt(
+            message,
+            recipient,
+            statement.kind,
+            &statement.signer,
+            encoded.clone(),
+            now,
+        );
+        self.write(keys::track(message, recipient), &track);
+        // PASSED_ON answers this node alone; everything else is the origin's to know.
+        if relayed && statement.kind != ReceiptKind::PassedOn {
+            self.go_home(&track, encoded, now);
+        }
+        if relayed {
+            self.release(message)?;
+        }
+        self.notes.push(Note::Time(now));
+        Ok(Outcome::ReceiptTaken)
+    }
+
+    /// What a receipt changes.
+    fn apply(&mut self, statement: &Statement, hop: BureauCode, track: &mut TrackRecord) {
+        let recipient = statement.recipient;
+        let arrived = matches!(track.state(), State::Delivered | State::Acknowledged);
+        match statement.kind {
+            ReceiptKind::Delivered => {
+                self.dequeue(recipient, track);
+                if track.state() != State::Acknowledged {
+                    track.set_state(State::Delivered);
+                }
+            }
+            ReceiptKind::Acknowledged => {
+                self.dequeue(recipient, track);
+                track.set_state(State::Acknowledged);
+            }
+            ReceiptKind::Refused | ReceiptKind::Expired if !arrived => {
+                self.dequeue(recipient, track);
+                let refused = statement.kind == ReceiptKind::Refused;
+                track.set_state(if refused { State::Refused } else { State::Expired });
+            }
+            ReceiptKind::Custody => {
+                if statement.signer == hop && self.dequeue(recipient, track) {
+                    track.set_state(State::Relayed);
+                }
+                if track.state() == State::Relayed {
+                    track.holder = statement.signer.to_string();
+                }
+            }
+            // Who says PASSED_ON has no custody of it: it goes on waiting here.
+            ReceiptKind::PassedOn => {
+                if let (State::Relayed, Some(next)) = (track.state(), statement.next_hop) {
+                    track.holder = next.to_string();
+                }
+            }
+            ReceiptKind::Refused | ReceiptKind::Expired | ReceiptKind::Unspecified => {}
+        }
+    }
+
+    fn go_home(&mut self, track: &TrackRecord, receipt: Bytes, now: Timestamp) {
+        if let Some(origin) = track.origin() {
+            self.send_home(origin, receipt, now);
+        }
+    }
+
+    /// Drops a message's content where this node has nothing more to do with it.
+    pub(super) fn release(&mut self, message: &bureau_core::MessageId) -> Result<(), StoreError> {
+        if !Self::is_held(&self.tracks(message)?) {
+            self.drop_message(message)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn receipts_taken(
+        &mut self,
+        positions: Vec<ReceiptPosition>,
+    ) -> Result<Outcome, StoreError> {
+        for position in positions {
+            let key = keys::outgoing(&position);
+            if self.tx.get(&key)?.is_some() {
+                self.delete(key);
+                self.notes.push(Note::ReceiptDequeued(position.destination));
+            }
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+/// Whether a signer may give such a receipt. That DELIVERED and ACKNOWLEDGED are the recipient's was
+/// verified before.
+fn may_give(statement: &Statement, track: &TrackRecord, hop: BureauCode) -> bool {
+    let from_recipient = statement.signer == statement.recipient;
+    // Whoever has, or was just offered, the message: the holder, or the hop that answers.
+    let custodian = track.holder() == Some(statement.signer) || hop == statement.signer;
+    match statement.kind {
+        ReceiptKind::Delivered | ReceiptKind::Acknowledged => from_recipient,
+        ReceiptKind::Refused => from_recipient || custodian,
+        ReceiptKind::Expired => {
+            let in_time = statement.time < track.expires().plus_ms(-CLOCK_SKEW_MS_MAX);
+            (from_recipient || custodian) && !in_time
+        }
+        ReceiptKind::Custody | ReceiptKind::PassedOn => !from_recipient,
+        ReceiptKind::Unspecified => false,
+    }
+}

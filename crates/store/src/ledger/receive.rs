@@ -1,0 +1,149 @@
+//! A message that a link brought: once for each (id, recipient), whoever brings it.
+
+use bureau_core::{BureauCode, receipt::ReceiptKind};
+use bytes::Bytes;
+
+use super::{Note, Writing};
+use crate::{
+    StoreError,
+    contract::{
+        Outcome, Receive, ReceiveAction, ReceiveSlip, Received, Role, State, TimerKind,
+    },
+    keys,
+    record::{InboxRecord, QueueRecord, TrackRecord, role_number, state_number},
+};
+
+impl Writing<'_, '_> {
+    pub(super) fn receive(&mut self, receive: Receive) -> Result<Outcome, StoreError> {
+        let id = receive.envelope.id();
+        let mut received = Vec::with_capacity(receive.slips.len());
+        let (mut fresh, mut content) = (false, false);
+        let relayed = receive.slips.iter().filter(|slip| slip.action == ReceiveAction::Relay);
+        let fan_out = u32::try_from(relayed.count()).unwrap_or(u32::MAX);
+        for slip in &receive.slips {
+            let recipient = slip.slip.label().recipient;
+            match self.track(&id, &recipient)? {
+                Some(track) => received.push(self.seen(&receive, recipient, &track)?),
+                None => {
+                    fresh = true;
+                    content |= slip.action != ReceiveAction::Refuse;
+                    self.take(&receive, slip, recipient, fan_out);
+                    received.push(Received::Fresh);
+                }
+            }
+        }
+        if content {
+            let manifest = receive.envelope.manifest();
+            let signed = receive.envelope.signed_manifest();
+            let body = receive.envelope.body();
+            let message = self.keep_message(&id, signed, body, manifest.body.digest);
+            self.write(keys::message(&id), &message);
+        }
+        if fresh {
+            let expires = receive.envelope.manifest().expires;
+            self.set_timer(expires, TimerKind::Expire, id)?;
+            self.notes.push(Note::Time(receive.now));
+        }
+        Ok(Outcome::Received(received))
+    }
+
+    /// Takes a slip that was not seen before.
+    fn take(&mut self, receive: &Receive, slip: &ReceiveSlip, recipient: BureauCode, fan_out: u32) {
+        let (id, manifest) = (receive.envelope.id(), receive.envelope.manifest());
+        let given = slip.receipt.encode();
+        let mut track = TrackRecord {
+            slip: Bytes::copy_from_slice(&slip.slip.digest()),
+            origin: manifest.origin.to_string(),
+            expires_ms: manifest.expires.as_ms(),
+            lane: manifest.lane as u32,
+            previous_hop: receive.hop.to_string(),
+            given: given.clone(),
+            ..TrackRecord::default()
+        };
+        match slip.action {
+            ReceiveAction::Deliver => {
+                self.ledger.counters.inbox += 1;
+                let number = self.ledger.counters.inbox;
+                let arrived = InboxRecord {
+                    message: Bytes::copy_from_slice(&id.0),
+                    slip: Bytes::copy_from_slice(&slip.slip.digest()),
+                    hop: receive.hop.to_string(),
+                    delivered_ms: receive.now.as_ms(),
+                    ..InboxRecord::default()
+                };
+                self.write(keys::inbox(number), &arrived);
+                self.notes.push(Note::Arrived(number));
+                track.role = role_number(Role::Recipient);
+                track.state = state_number(State::Delivered);
+                track.inbox_number = number;
+            }
+            ReceiveAction::Relay => {
+                let queued = QueueRecord {
+                    message: Bytes::copy_from_slice(&id.0),
+                    slip: slip.slip.encode(),
+                    slip_digest: Bytes::copy_from_slice(&slip.slip.digest()),
+                    origin: manifest.origin.to_string(),
+                    enqueued_ms: receive.now.as_ms(),
+                    expires_ms: manifest.expires.as_ms(),
+                    size: receive.envelope.body().len() as u64,
+                    hops: receive.hops.saturating_add(1),
+                    fan_out,
+                    previous_hop: receive.hop.to_string(),
+                };
+                track.role = role_number(Role::Relay);
+                track.state = state_number(State::Queued);
+                track.queue_number = self.enqueue(recipient, manifest.lane, &queued);
+                // The hop gets it over the link; the origin learns too who holds its message.
+                if receive.hop != manifest.origin {
+                    self.send_home(manifest.origin, given, receive.now);
+                }
+            }
+            ReceiveAction::Refuse => {
+                track.role = role_number(Role::Recipient);
+                track.state = state_number(State::Refused);
+            }
+        }
+        self.write(keys::track(&id, &recipient), &track);
+    }
+
+    /// Answers a slip that was seen before. Nothing changes.
+    fn seen(
+        &self,
+        receive: &Receive,
+        recipient: BureauCode,
+        track: &TrackRecord,
+    ) -> Result<Received, StoreError> {
+        let id = receive.envelope.id();
+        let same_hop = track.previous_hop == receive.hop.as_str();
+        match (track.role(), track.state()) {
+            (Role::Recipient, _) => Ok(Received::Repeat(track.given.clone())),
+            // This node's custody receipt holds while it has the message, for any hop; and for the
+            // hop it was given to, always.
+            (Role::Relay, State::Queued) => Ok(Received::Repeat(track.given.clone())),
+            (Role::Relay | Role::Origin, _) => {
+                // Where the recipient has spoken, its word releases any hop.
+                for kind in [ReceiptKind::Delivered, ReceiptKind::Refused] {
+                    if let Some(receipt) = self.kept(&id, &recipient, kind)? {
+                        return Ok(Received::Repeat(receipt));
+                    }
+                }
+                if same_hop && !track.given.is_empty() {
+                    return Ok(Received::Repeat(track.given.clone()));
+                }
+                Ok(Received::PassedOn(track.holder().unwrap_or(recipient)))
+            }
+        }
+    }
+
+    /// A receipt of the recipient itself that was kept.
+    fn kept(
+        &self,
+        id: &bureau_core::MessageId,
+        recipient: &BureauCode,
+        kind: ReceiptKind,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let key = keys::receipt(id, recipient, kind, recipient);
+        let record = self.read::<crate::record::ReceiptRecord>(&key)?;
+        Ok(record.map(|record| record.receipt))
+    }
+}

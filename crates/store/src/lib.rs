@@ -1,0 +1,32 @@
+//! What is on disk: journal, index and bodies; the only crate that names sled.
+//!
+//! The rooms, in the order a write passes them:
+//! - [`contract`]: what any store must promise, in the words of the domain;
+//! - `local`: the store on this machine's disk, behind the contract;
+//! - `ledger`: the rules, over `keys` and `record`: an operation in, its writes and outcome out;
+//! - `committer`: one owner of all writes, in groups: resolved, journaled and synced, then applied;
+//! - `journal`: the promise; `index`: what can be found quickly; `snapshot`: the second copy;
+//!   `bodies`: large content as files;
+//! - `open`: what makes one state of them after a stop of any kind;
+//! - `disk`: files as all of these need them.
+#![forbid(unsafe_code)]
+
+mod bodies;
+mod committer;
+pub mod contract;
+mod disk;
+mod error;
+mod index;
+mod journal;
+mod keys;
+mod ledger;
+mod local;
+mod open;
+mod record;
+mod snapshot;
+
+pub use error::StoreError;
+pub use index::VALUE_BYTES_MAX;
+pub use ledger::INLINE_BODY_BYTES_MAX;
+pub use local::open_local;
+pub use open::{OpenOptions, Progress};

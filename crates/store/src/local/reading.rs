@@ -1,0 +1,291 @@
+//! Reading: records as the contract shows them. Blocking; runs away from the reactor.
+
+mod inbox;
+
+use std::sync::Arc;
+
+use bureau_core::{
+    BureauCode, Lane, MessageId, Timestamp, envelope::stored_manifest, ids::IdPrefix,
+    receipt::ReceiptKind,
+};
+use bytes::Bytes;
+
+use crate::{
+    StoreError,
+    bodies::Bodies,
+    contract::{
+        Head, KeptReceipt, OutgoingReceipt, QueuePosition, Queued, QueuedEntry, QueuedSlip,
+        RequestKey, RequestMade, Role, State, Timer, Tracked, TrackedRecipient,
+    },
+    disk::Disk,
+    index::Index,
+    keys,
+    ledger::{accept::request_made, depths::for_each, tick_due},
+    record::{
+        self, HeadRecord, MessageRecord, QueueRecord, ReceiptRecord, RequestRecord, TimerRecord,
+        TrackRecord,
+    },
+};
+
+const SCAN: usize = 512;
+
+/// What is read from.
+pub(super) struct Reading<D: Disk, I: Index> {
+    pub(super) index: Arc<I>,
+    pub(super) bodies: Bodies<D>,
+}
+
+fn damaged(kind: u8) -> StoreError {
+    StoreError::Record { kind: char::from(kind) }
+}
+
+impl<D: Disk, I: Index> Reading<D, I> {
+    fn get<R: prost::Message + Default>(&self, key: &[u8]) -> Result<Option<R>, StoreError> {
+        self.index.get(key)?.map(|value| record::decode(key, &value)).transpose()
+    }
+
+    pub(super) fn requests(
+        &self,
+        keys: &[RequestKey],
+    ) -> Result<Vec<Option<RequestMade>>, StoreError> {
+        let one = |key: &RequestKey| {
+            let record = self.get::<RequestRecord>(&keys::request(key))?;
+            Ok(record.as_ref().and_then(request_made))
+        };
+        keys.iter().map(one).collect()
+    }
+
+    pub(super) fn heads(&self) -> Result<Vec<Head>, StoreError> {
+        let mut heads = Vec::new();
+        for_each(&*self.index, &[keys::prefix::HEAD], |key, value| {
+            let record: HeadRecord = record::decode(key, value)?;
+            let (recipient, lane) =
+                keys::head_parts(key).ok_or_else(|| damaged(keys::prefix::HEAD))?;
+            let slip = record.slip.as_ref().try_into();
+            let slip = slip.map_err(|_| damaged(keys::prefix::HEAD))?;
+            heads.push(Head { recipient, lane, sequence: record.sequence, slip });
+            Ok(())
+        })?;
+        Ok(heads)
+    }
+
+    /// A message's signed manifest and body.
+    fn content(&self, record: MessageRecord) -> Result<(Bytes, Bytes), StoreError> {
+        let body = match record.file() {
+            Some(digest) => self.bodies.read(&digest)?,
+            None => record.body,
+        };
+        Ok((record.signed_manifest, body))
+    }
+
+    pub(super) fn queued(
+        &self,
+        destination: BureauCode,
+        lane: Lane,
+        after: u64,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<Queued>, StoreError> {
+        let prefix = keys::queue_lane(&destination, lane);
+        let number = after.saturating_add(1);
+        let from = keys::queue(&QueuePosition { destination, lane, number });
+        let (mut queued, mut read) = (Vec::new(), 0);
+        for (key, value) in self.index.scan(&from, &prefix, limit)? {
+            let (entry, slip) = queue_entry(&key, &value)?;
+            let message = self.get::<MessageRecord>(&keys::message(&entry.message))?;
+            let Some(message) = message else {
+                // Taken out of the queue between the two reads.
+                continue;
+            };
+            let (signed_manifest, body) = self.content(message)?;
+            read += signed_manifest.len() + body.len();
+            queued.push(Queued { entry, signed_manifest, body, slip });
+            if read >= bytes {
+                break;
+            }
+        }
+        Ok(queued)
+    }
+
+    pub(super) fn queued_slips(&self, message: &MessageId) -> Result<Vec<QueuedSlip>, StoreError> {
+        let mut slips = Vec::new();
+        for (recipient, track) in self.tracks(message)? {
+            let Some(position) = position(recipient, &track) else { continue };
+            let key = keys::queue(&position);
+            if let Some(record) = self.get::<QueueRecord>(&key)? {
+                slips.push(QueuedSlip { position, slip: record.slip });
+            }
+        }
+        Ok(slips)
+    }
+
+    pub(super) fn queue_page(
+        &self,
+        destination: Option<BureauCode>,
+        after: Option<QueuePosition>,
+        limit: usize,
+    ) -> Result<Vec<QueuedEntry>, StoreError> {
+        let prefix = match destination {
+            Some(destination) => keys::queue_of(&destination),
+            None => vec![keys::prefix::QUEUE],
+        };
+        let from = match after {
+            Some(position) => {
+                let number = position.number.saturating_add(1);
+                keys::queue(&QueuePosition { number, ..position })
+            }
+            None => prefix.clone(),
+        };
+        let pairs = self.index.scan(&from, &prefix, limit)?;
+        pairs.iter().map(|(key, value)| Ok(queue_entry(key, value)?.0)).collect()
+    }
+
+    pub(super) fn receipts(
+        &self,
+        destination: BureauCode,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<OutgoingReceipt>, StoreError> {
+        let prefix = keys::outgoing_of(&destination);
+        let mut from = prefix.clone();
+        from.extend_from_slice(&after.saturating_add(1).to_be_bytes());
+        let mut receipts = Vec::new();
+        for (key, value) in self.index.scan(&from, &prefix, limit)? {
+            let position = keys::outgoing_position(&key);
+            let position = position.ok_or_else(|| damaged(keys::prefix::OUTGOING))?;
+            let record: ReceiptRecord = record::decode(&key, &value)?;
+            receipts.push(OutgoingReceipt { position, receipt: record.receipt });
+        }
+        Ok(receipts)
+    }
+
+    fn tracks(&self, message: &MessageId) -> Result<Vec<(BureauCode, TrackRecord)>, StoreError> {
+        let prefix = keys::tracks_of(message);
+        let mut tracks = Vec::new();
+        for (key, value) in self.index.scan(&prefix, &prefix, usize::MAX)? {
+            let (_, recipient) =
+                keys::track_parts(&key).ok_or_else(|| damaged(keys::prefix::TRACK))?;
+            tracks.push((recipient, record::decode(&key, &value)?));
+        }
+        Ok(tracks)
+    }
+
+    pub(super) fn track(&self, message: MessageId) -> Result<Option<Tracked>, StoreError> {
+        let tracks = self.tracks(&message)?;
+        let Some((_, first)) = tracks.first() else { return Ok(None) };
+        let origin = first.origin().ok_or_else(|| damaged(keys::prefix::TRACK))?;
+        let (expires, is_origin) = (first.expires(), first.role() == Role::Origin);
+        let record = self.get::<MessageRecord>(&keys::message(&message))?;
+        let (manifest, body) = match record {
+            Some(record) => {
+                let (signed, body) = self.content(record)?;
+                let manifest = stored_manifest(signed);
+                let manifest = manifest.map_err(|_| damaged(keys::prefix::MESSAGE))?;
+                (Some(manifest), if is_origin { body } else { Bytes::new() })
+            }
+            None => (None, Bytes::new()),
+        };
+        let recipients = tracks.into_iter().map(|(recipient, track)| {
+            let receipts = self.kept_receipts(&message, &recipient)?;
+            Ok(TrackedRecipient {
+                recipient,
+                role: track.role(),
+                state: track.state(),
+                position: position(recipient, &track),
+                slip: track.slip(),
+                holder: track.holder().filter(|_| track.state() == State::Relayed),
+                receipts,
+            })
+        });
+        let recipients = recipients.collect::<Result<_, StoreError>>()?;
+        Ok(Some(Tracked { message, manifest, body, origin, expires, recipients }))
+    }
+
+    fn kept_receipts(
+        &self,
+        message: &MessageId,
+        recipient: &BureauCode,
+    ) -> Result<Vec<KeptReceipt>, StoreError> {
+        let prefix = keys::receipts_of(message, recipient);
+        let mut receipts = Vec::new();
+        for (key, value) in self.index.scan(&prefix, &prefix, usize::MAX)? {
+            let parts = key.get(prefix.len()..).and_then(<[u8]>::split_first);
+            let (kind, signer) = parts.ok_or_else(|| damaged(keys::prefix::RECEIPT))?;
+            let kind = ReceiptKind::try_from(i32::from(*kind));
+            let signer = BureauCode::from_padded(signer);
+            let (Ok(kind), Ok(signer)) = (kind, signer) else {
+                return Err(damaged(keys::prefix::RECEIPT));
+            };
+            let record: ReceiptRecord = record::decode(&key, &value)?;
+            let received = Timestamp::from_ms(record.received_ms);
+            receipts.push(KeptReceipt { kind, signer, received, receipt: record.receipt });
+        }
+        receipts.sort_by_key(|receipt| (receipt.received, i32::from(receipt.kind)));
+        Ok(receipts)
+    }
+
+    pub(super) fn find(&self, prefix: &IdPrefix, role: Role) -> Result<Vec<MessageId>, StoreError> {
+        let all = [keys::prefix::TRACK];
+        let mut from = keys::tracks_of(&prefix.lowest());
+        let mut found: Vec<MessageId> = Vec::new();
+        loop {
+            let pairs = self.index.scan(&from, &all, SCAN)?;
+            let Some((last, _)) = pairs.last() else { return Ok(found) };
+            from.clone_from(last);
+            from.push(0);
+            for (key, value) in &pairs {
+                let (id, _) = keys::track_parts(key).ok_or_else(|| damaged(keys::prefix::TRACK))?;
+                if !prefix.matches(&id) || found.len() == 2 {
+                    return Ok(found);
+                }
+                let track: TrackRecord = record::decode(key, value)?;
+                if track.role() == role && found.last() != Some(&id) {
+                    found.push(id);
+                }
+            }
+        }
+    }
+
+    pub(super) fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Timer>, StoreError> {
+        let prefix = [keys::prefix::TIMER];
+        let last = tick_due(now);
+        let mut timers = Vec::new();
+        for (key, value) in self.index.scan(&prefix, &prefix, limit)? {
+            let parts = keys::timer_parts(&key);
+            let (tick, kind, number) = parts.ok_or_else(|| damaged(keys::prefix::TIMER))?;
+            if tick > last {
+                break;
+            }
+            let record: TimerRecord = record::decode(&key, &value)?;
+            let ids = record.messages.iter().map(|id| MessageId::from_bytes(id));
+            let messages = ids.collect::<Result<_, _>>();
+            let messages = messages.map_err(|_| damaged(keys::prefix::TIMER))?;
+            timers.push(Timer { tick, number, kind, messages });
+        }
+        Ok(timers)
+    }
+}
+
+fn position(recipient: BureauCode, track: &TrackRecord) -> Option<QueuePosition> {
+    let lane = Lane::from_wire(i32::try_from(track.lane).ok()?)?;
+    let number = track.queue_number;
+    (number > 0).then_some(QueuePosition { destination: recipient, lane, number })
+}
+
+fn queue_entry(key: &[u8], value: &[u8]) -> Result<(QueuedEntry, Bytes), StoreError> {
+    let damaged = || damaged(keys::prefix::QUEUE);
+    let record: QueueRecord = record::decode(key, value)?;
+    let entry = QueuedEntry {
+        position: keys::queue_position(key).ok_or_else(damaged)?,
+        message: record.message(),
+        origin: record.origin.parse().map_err(|_| damaged())?,
+        slip_digest: record.slip_digest.as_ref().try_into().map_err(|_| damaged())?,
+        enqueued: Timestamp::from_ms(record.enqueued_ms),
+        expires: Timestamp::from_ms(record.expires_ms),
+        size: record.size,
+        hops: record.hops,
+        fan_out: record.fan_out,
+        previous_hop: record.previous_hop.parse().ok(),
+    };
+    Ok((entry, record.slip))
+}

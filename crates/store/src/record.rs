@@ -1,0 +1,265 @@
+//! What stands under the keys: a version, a checksum over key and value, and a protobuf message.
+//! The checksum is looked at whenever a record is read, so that a value under a wrong key, or a
+//! changed one, is never taken for what was written.
+
+use bureau_core::{BureauCode, MessageId, Timestamp};
+use bytes::Bytes;
+use prost::Message;
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    StoreError,
+    contract::{Role, State},
+};
+
+/// Version of every record of this layout.
+const VERSION: u8 = 1;
+const SUM_BYTES: usize = 8;
+
+/// Encodes a record for a key.
+pub(crate) fn encode(key: &[u8], record: &impl Message) -> Vec<u8> {
+    let mut value = Vec::with_capacity(1 + SUM_BYTES + record.encoded_len());
+    value.push(VERSION);
+    value.extend_from_slice(&[0; SUM_BYTES]);
+    // A Vec grows as needed, so this cannot fail.
+    record.encode(&mut value).unwrap_or_default();
+    let sum = sum(key, &value[1 + SUM_BYTES..]);
+    value[1..=SUM_BYTES].copy_from_slice(&sum);
+    value
+}
+
+/// Reads a record under a key.
+pub(crate) fn decode<R: Message + Default>(key: &[u8], value: &[u8]) -> Result<R, StoreError> {
+    let damaged = || StoreError::Record { kind: char::from(key.first().copied().unwrap_or(b'?')) };
+    let (version, rest) = value.split_first().ok_or_else(damaged)?;
+    if *version > VERSION {
+        return Err(StoreError::NewerSchema { found: u32::from(*version), known: VERSION.into() });
+    }
+    let (found, record) = rest.split_at_checked(SUM_BYTES).ok_or_else(damaged)?;
+    if found != sum(key, record) {
+        return Err(damaged());
+    }
+    R::decode(Bytes::copy_from_slice(record)).map_err(|_| damaged())
+}
+
+fn sum(key: &[u8], record: &[u8]) -> [u8; SUM_BYTES] {
+    let digest = Sha256::new_with_prefix(key).chain_update(record).finalize();
+    let mut sum = [0; SUM_BYTES];
+    sum.copy_from_slice(&digest[..SUM_BYTES]);
+    sum
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct MessageRecord {
+    /// The signed manifest, encoded.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) signed_manifest: Bytes,
+    /// The body, where it is small.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) body: Bytes,
+    /// The digest of the body, where it is a file.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(crate) body_digest: Bytes,
+    /// The request it was submitted by.
+    #[prost(string, tag = "4")]
+    pub(crate) request_desk: String,
+    #[prost(bytes = "bytes", tag = "5")]
+    pub(crate) request_id: Bytes,
+}
+
+impl MessageRecord {
+    pub(crate) fn file(&self) -> Option<[u8; 32]> {
+        self.body_digest.as_ref().try_into().ok()
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct TrackRecord {
+    #[prost(uint32, tag = "1")]
+    pub(crate) role: u32,
+    #[prost(uint32, tag = "2")]
+    pub(crate) state: u32,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(crate) slip: Bytes,
+    #[prost(string, tag = "4")]
+    pub(crate) origin: String,
+    #[prost(int64, tag = "5")]
+    pub(crate) expires_ms: i64,
+    /// Number in the queue while it waits; 0: it does not.
+    #[prost(uint64, tag = "6")]
+    pub(crate) queue_number: u64,
+    #[prost(uint32, tag = "7")]
+    pub(crate) lane: u32,
+    #[prost(string, tag = "8")]
+    pub(crate) previous_hop: String,
+    /// Who holds it, by the last custody receipt.
+    #[prost(string, tag = "9")]
+    pub(crate) holder: String,
+    #[prost(uint64, tag = "10")]
+    pub(crate) inbox_number: u64,
+    /// The receipt this node gave for it.
+    #[prost(bytes = "bytes", tag = "11")]
+    pub(crate) given: Bytes,
+}
+
+impl TrackRecord {
+    pub(crate) fn role(&self) -> Role {
+        match self.role {
+            1 => Role::Origin,
+            2 => Role::Relay,
+            _ => Role::Recipient,
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        match self.state {
+            1 => State::Queued,
+            2 => State::Relayed,
+            3 => State::Delivered,
+            4 => State::Acknowledged,
+            5 => State::Refused,
+            _ => State::Expired,
+        }
+    }
+
+    pub(crate) fn set_state(&mut self, state: State) {
+        self.state = state_number(state);
+    }
+
+    pub(crate) fn origin(&self) -> Option<BureauCode> {
+        self.origin.parse().ok()
+    }
+
+    pub(crate) fn holder(&self) -> Option<BureauCode> {
+        self.holder.parse().ok()
+    }
+
+    pub(crate) fn slip(&self) -> [u8; 32] {
+        self.slip.as_ref().try_into().unwrap_or_default()
+    }
+
+    pub(crate) fn expires(&self) -> Timestamp {
+        Timestamp::from_ms(self.expires_ms)
+    }
+}
+
+pub(crate) const fn role_number(role: Role) -> u32 {
+    match role {
+        Role::Origin => 1,
+        Role::Relay => 2,
+        Role::Recipient => 3,
+    }
+}
+
+pub(crate) const fn state_number(state: State) -> u32 {
+    match state {
+        State::Queued => 1,
+        State::Relayed => 2,
+        State::Delivered => 3,
+        State::Acknowledged => 4,
+        State::Refused => 5,
+        State::Expired => 6,
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct QueueRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) message: Bytes,
+    /// The signed slip, encoded.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) slip: Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(crate) slip_digest: Bytes,
+    #[prost(string, tag = "4")]
+    pub(crate) origin: String,
+    #[prost(int64, tag = "5")]
+    pub(crate) enqueued_ms: i64,
+    #[prost(int64, tag = "6")]
+    pub(crate) expires_ms: i64,
+    #[prost(uint64, tag = "7")]
+    pub(crate) size: u64,
+    #[prost(uint32, tag = "8")]
+    pub(crate) hops: u32,
+    #[prost(uint32, tag = "9")]
+    pub(crate) fan_out: u32,
+    #[prost(string, tag = "10")]
+    pub(crate) previous_hop: String,
+}
+
+impl QueueRecord {
+    pub(crate) fn message(&self) -> MessageId {
+        MessageId::from_bytes(&self.message).unwrap_or(MessageId([0; 32]))
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ReceiptRecord {
+    #[prost(int64, tag = "1")]
+    pub(crate) received_ms: i64,
+    /// The signed receipt, encoded.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) receipt: Bytes,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct InboxRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) message: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) slip: Bytes,
+    #[prost(string, tag = "3")]
+    pub(crate) hop: String,
+    #[prost(int64, tag = "4")]
+    pub(crate) delivered_ms: i64,
+    #[prost(int64, tag = "5")]
+    pub(crate) acknowledged_ms: i64,
+    #[prost(string, tag = "6")]
+    pub(crate) acknowledged_desk: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct RequestRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) digest: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) message: Bytes,
+    #[prost(int64, tag = "3")]
+    pub(crate) accepted_ms: i64,
+    #[prost(int64, tag = "4")]
+    pub(crate) expires_ms: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct HeadRecord {
+    #[prost(uint64, tag = "1")]
+    pub(crate) sequence: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) slip: Bytes,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct TimerRecord {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub(crate) messages: Vec<Bytes>,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct CountersRecord {
+    #[prost(uint64, tag = "1")]
+    pub(crate) queue: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) inbox: u64,
+    #[prost(uint64, tag = "3")]
+    pub(crate) receipt: u64,
+    #[prost(uint64, tag = "4")]
+    pub(crate) timer: u64,
+    #[prost(int64, tag = "5")]
+    pub(crate) latest_ms: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct MetaRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) value: Bytes,
+}
