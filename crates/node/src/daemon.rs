@@ -275,9 +275,14 @@ async fn build(
     if clock.behind_ms() > bureau_core::limits::CLOCK_SKEW_MS_MAX {
         tracing::error!(event = "clock_behind", behind_ms = clock.behind_ms());
     }
-    let (scribe, worker) =
-        scribe::scribe(Arc::clone(&store), Arc::clone(&trust), Arc::clone(&clock), config.bureau)
-            .await?;
+    let (scribe, worker) = scribe::scribe(
+        Arc::clone(&store),
+        Arc::clone(&trust),
+        Arc::clone(&clock),
+        metrics.clone(),
+        config.bureau,
+    )
+    .await?;
     let links = Arc::new(Links::new(config.bureau, &config.peers, clock.now()));
     let config = Arc::clone(config);
     let engine = Arc::new(Engine { config, clock, trust, store, scribe, links, metrics });

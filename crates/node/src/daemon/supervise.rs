@@ -17,12 +17,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{Engine, ServeError, dialer, faces::Faces, timers};
 use crate::{engine::links::LinkState, telemetry::metrics::Gauges};
 
-/// How long the parts of a node may take to end, one after the other. Together with what the
-/// store needs to close, a stop takes under 10 s.
-const LINKS_GRACE: Duration = Duration::from_secs(2);
-const FACES_GRACE: Duration = Duration::from_secs(1);
-const SCRIBE_GRACE: Duration = Duration::from_secs(2);
-const STORE_GRACE: Duration = Duration::from_secs(3);
+/// Of the time that ending may take, so much of ten parts is for links, faces, scribe and store,
+/// one after the other; the rest is for what cannot be bounded.
+const LINKS_TENTHS: u32 = 2;
+const FACES_TENTHS: u32 = 1;
+const SCRIBE_TENTHS: u32 = 2;
+const STORE_TENTHS: u32 = 3;
 
 /// The signals a node answers.
 pub(super) struct Signals {
@@ -99,22 +99,23 @@ impl Serving {
 
     /// Ends: first no more is taken, then what is under way is finished, then the store is closed.
     pub(super) async fn drain(self, mut scribe: JoinHandle<()>) {
+        let tenth = Duration::from_secs(self.engine.config.drain_seconds) / 10;
         tracing::info!(event = "draining");
         notify(&[NotifyState::Stopping]);
         self.faces.closing().await;
         self.stop.cancel();
         self.engine.links.cancel_all();
         self.tasks.close();
-        if timeout(LINKS_GRACE, self.tasks.wait()).await.is_err() {
+        if timeout(tenth * LINKS_TENTHS, self.tasks.wait()).await.is_err() {
             tracing::warn!(event = "drain_overrun", what = "links");
         }
         self.connections.shutdown().await;
-        self.faces.stop(FACES_GRACE).await;
-        if timeout(SCRIBE_GRACE, &mut scribe).await.is_err() {
+        self.faces.stop(tenth * FACES_TENTHS).await;
+        if timeout(tenth * SCRIBE_TENTHS, &mut scribe).await.is_err() {
             tracing::warn!(event = "drain_overrun", what = "scribe");
             scribe.abort();
         }
-        match timeout(STORE_GRACE, self.engine.store.close()).await {
+        match timeout(tenth * STORE_TENTHS, self.engine.store.close()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(event = "store_close_failed", error = %error),
             // Nothing is lost: the journal has it; the next start replays.

@@ -40,13 +40,16 @@ pub async fn run(engine: Arc<Engine>, dialer: Dialer, peer: Peer, cancel: Cancel
         let attempts = if end.was_up {
             0
         } else {
-            if !engine.links.is_up(peer.bureau) {
+            let attempts = engine.links.failed(peer.bureau, &end.reason, now);
+            // The peer may have dialed meanwhile: then this attempt did not matter. A peer that
+            // stays away is told of at the attempts 1, 2, 4, 8 and so on, not at each.
+            if !engine.links.is_up(peer.bureau) && attempts.is_power_of_two() {
                 tracing::warn!(
                     event = "link_attempt_failed",
-                    peer = %peer.bureau, reason = %end.reason, detail = %end.detail
+                    peer = %peer.bureau, attempts, reason = %end.reason, detail = %end.detail
                 );
             }
-            engine.links.failed(peer.bureau, &end.reason, now)
+            attempts
         };
         let wait = backoff(&engine, attempts);
         let wait_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);

@@ -1,7 +1,7 @@
 //! What a link brings: verified in bulk away from the reactor, decided, committed, answered. One
 //! bad parcel is refused by itself; the line behind it moves on.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bureau_core::{
     BureauCode, Envelope, MessageId, Reason, Receipt, Timestamp, Verified, Verifier, body,
@@ -169,6 +169,8 @@ impl Intake<'_> {
         match action {
             ReceiveAction::Deliver => {
                 metrics.delivered(lane);
+                let took_ms = self.engine.clock.now().since(seen.created);
+                metrics.forwarded(Duration::from_millis(u64::try_from(took_ms).unwrap_or(0)));
                 tracing::info!(
                     event = "message_delivered",
                     message = %message, origin = %origin, lane = %lane, peer = %peer
@@ -278,6 +280,7 @@ struct Seen {
     message: MessageId,
     origin: BureauCode,
     lane: bureau_core::Lane,
+    created: Timestamp,
     slips: Vec<(BureauCode, ReceiveAction)>,
 }
 
@@ -289,6 +292,7 @@ impl Seen {
             message: inbound.envelope.id(),
             origin: manifest.origin,
             lane: manifest.lane,
+            created: manifest.created,
             slips: inbound.slips.iter().map(slip).collect(),
         }
     }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,6 +21,7 @@ use crate::config::Peer;
 pub struct Links {
     bureau: BureauCode,
     peers: Mutex<BTreeMap<BureauCode, Link>>,
+    closing: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -89,7 +93,8 @@ impl Links {
     #[must_use]
     pub fn new(bureau: BureauCode, peers: &[Peer], now: Timestamp) -> Self {
         let link = |peer: &Peer| (peer.bureau, Link::new(Some(peer.clone()), now));
-        Self { bureau, peers: Mutex::new(peers.iter().map(link).collect()) }
+        let peers = Mutex::new(peers.iter().map(link).collect());
+        Self { bureau, peers, closing: AtomicBool::new(false) }
     }
 
     fn peers(&self) -> MutexGuard<'_, BTreeMap<BureauCode, Link>> {
@@ -111,6 +116,9 @@ impl Links {
         dialed_by: BureauCode,
         now: Timestamp,
     ) -> Result<Slot, Refusal> {
+        if self.closing.load(Ordering::Relaxed) {
+            return Err(Refusal::new(Reason::ShuttingDown, "the node is shutting down"));
+        }
         let mut peers = self.peers();
         let link = peers.entry(peer).or_insert_with(|| Link::new(None, now));
         let mut number = 1;
@@ -249,8 +257,18 @@ impl Links {
         peers.iter().map(status).collect()
     }
 
-    /// Ends every session.
+    /// Why a session that was cancelled ends.
+    pub fn cancel_reason(&self) -> Reason {
+        if self.closing.load(Ordering::Relaxed) {
+            Reason::ShuttingDown
+        } else {
+            Reason::DuplicateLink
+        }
+    }
+
+    /// Ends every session, and lets none begin.
     pub fn cancel_all(&self) {
+        self.closing.store(true, Ordering::Relaxed);
         for link in self.peers().values() {
             if let Some(session) = &link.session {
                 session.cancel.cancel();

@@ -7,7 +7,7 @@ mod group;
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bureau_core::{
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::group::Prepared;
 use super::{store_refusal, submission::Draft};
-use crate::{clock::Clock, trust::Trust};
+use crate::{clock::Clock, telemetry::metrics::Metrics, trust::Trust};
 
 /// Jobs that may wait. Each holds a message of the size that [`WAITING_KIB_MAX`] bounds.
 const WAITING_MAX: usize = 4096;
@@ -206,6 +206,7 @@ pub struct Worker {
     store: Arc<dyn Store>,
     trust: Arc<Trust>,
     clock: Arc<Clock>,
+    metrics: Metrics,
     bureau: BureauCode,
     heads: Heads,
     /// Requests that are being written: a repeat must wait until they are.
@@ -221,6 +222,7 @@ pub async fn scribe(
     store: Arc<dyn Store>,
     trust: Arc<Trust>,
     clock: Arc<Clock>,
+    metrics: Metrics,
     bureau: BureauCode,
 ) -> Result<(Scribe, Worker), bureau_store::StoreError> {
     let heads = store.heads().await?;
@@ -229,7 +231,7 @@ pub async fn scribe(
     let (sender, jobs) = mpsc::channel(WAITING_MAX);
     let scribe = Scribe { jobs: sender, memory: Arc::new(Semaphore::new(WAITING_KIB_MAX)) };
     let (requests, writing) = (HashSet::new(), JoinSet::new());
-    Ok((scribe, Worker { jobs, store, trust, clock, bureau, heads, requests, writing }))
+    Ok((scribe, Worker { jobs, store, trust, clock, metrics, bureau, heads, requests, writing }))
 }
 
 impl Worker {
@@ -353,12 +355,14 @@ impl Worker {
         let mut commit = Box::pin(async move { store.commit(operations).await });
         // Polled once here, so that groups enter the store in the order they were signed.
         let first = commit.as_mut().now_or_never();
-        let trust = Arc::clone(&self.trust);
+        let (trust, metrics) = (Arc::clone(&self.trust), self.metrics.clone());
+        let begun = Instant::now();
         self.writing.spawn(async move {
             let outcome = match first {
                 Some(outcome) => outcome,
                 None => commit.await,
             };
+            metrics.committed(begun.elapsed());
             answers.give(outcome, &trust.signer());
             requests
         });

@@ -184,7 +184,7 @@ async fn up(engine: &Arc<Engine>, slot: Slot, hello: &wire::Hello, wire: Wire) -
             // The order is that of how much the reason tells.
             biased;
             () = slot.cancel.cancelled() =>
-                End::new(Reason::DuplicateLink, "ended by this node: replaced, or shutting down"),
+                End::new(engine.links.cancel_reason(), "ended by this node"),
             end = reading => end,
             end = taking => end,
             end = pumping => end,

@@ -72,7 +72,9 @@ impl LinkService for LinkFace {
                 end = session::run(&engine, name, bureau, wire) => end,
                 () = session_cut(&shutdown) => return,
             };
-            if !end.was_up {
+            // That both sides dialed at once is nobody's fault.
+            let duplicate = end.reason == bureau_core::Reason::DuplicateLink.as_str();
+            if !end.was_up && !duplicate {
                 tracing::warn!(
                     event = "link_refused",
                     peer = %bureau, reason = %end.reason, detail = %end.detail
