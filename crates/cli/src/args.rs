@@ -1,0 +1,96 @@
+//! What may be typed. Every flag has an environment variable, so that a service or a container
+//! needs no command line; a test holds that.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    commands::{check, inbox, queue, send, serve, track},
+    demo,
+    net::command as net,
+    output::Format,
+};
+
+/// What was typed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bureau",
+    version,
+    about = "The messaging backbone for police bureaus: signed, durable, working on bad links",
+    after_help = AFTER_HELP,
+    max_term_width = 100,
+)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+impl Arguments {
+    /// How answers are to be written.
+    #[must_use]
+    pub const fn format(&self) -> Format {
+        self.global.output
+    }
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// The desk profile: which desk this is, and where its node answers
+    #[arg(long, global = true, env = "BUREAU_DESK", value_name = "FILE")]
+    pub(crate) desk: Option<PathBuf>,
+    /// How answers are written
+    #[arg(short, long, global = true, env = "BUREAU_OUTPUT", value_enum, default_value_t)]
+    pub(crate) output: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Try a whole network on this machine: four nodes, a cut link, a killed node
+    Demo(demo::DemoArgs),
+    /// Make a network
+    #[command(subcommand)]
+    Net(net::NetCommand),
+    /// Run a node
+    Serve(serve::ServeArgs),
+    /// Check a node's configuration and every file it names
+    Check(check::CheckArgs),
+    /// Send a message
+    Send(Box<send::SendArgs>),
+    /// Read what arrived
+    #[command(subcommand)]
+    Inbox(inbox::InboxCommand),
+    /// See what became of a message: for each recipient every signed receipt
+    Track(track::TrackArgs),
+    /// See what waits at the node for a link
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
+    /// See the peers and the link to each
+    Peers,
+    /// See what the node is and how it is
+    Status,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  bureau demo
+  bureau net init example --bureau FR --bureau KE
+  bureau serve --config example/FR/bureau.toml
+  export BUREAU_DESK=example/FR/desk.toml
+  bureau send --to KE --subject 'Stolen passports' report.txt
+
+Exit codes:
+  0   done
+  1   failed
+  2   wrong usage, or a desk profile that cannot be used
+  64+ the node refused, or was not reached: 64 plus the gRPC code
+      (67 invalid argument, 69 not found, 71 not permitted, 72 limit reached, 78 not available)
+  78  serve, check: the configuration, or a file it names, is at fault";
+
+#[cfg(test)]
+#[path = "args/tests.rs"]
+mod tests;

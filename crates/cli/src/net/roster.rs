@@ -1,0 +1,66 @@
+//! The first roster of a network, signed by its one root key.
+
+use std::collections::BTreeMap;
+
+use bureau_core::{BureauCode, SigningKey, Timestamp, limits::FORMAT, roster};
+use bureau_proto::envelope::v1 as wire;
+use bytes::Bytes;
+
+use super::{InitError, Plan, plan::Member};
+
+/// From when until when the keys and the roster are good.
+#[derive(Clone, Copy)]
+pub(super) struct Window {
+    pub(super) begin: Timestamp,
+    pub(super) end: Timestamp,
+}
+
+pub(super) fn signed(
+    plan: &Plan,
+    signing_keys: &BTreeMap<BureauCode, SigningKey>,
+    root_key: SigningKey,
+    now: Timestamp,
+    window: Window,
+) -> Result<Bytes, InitError> {
+    let mut members: Vec<wire::Member> = plan
+        .members()
+        .iter()
+        .map(|member| listed(plan, member, signing_keys.get(&member.code), window))
+        .collect();
+    members.sort_by(|one, other| one.code.cmp(&other.code));
+    let roster = wire::Roster {
+        format: FORMAT,
+        network: plan.network().to_string(),
+        serial: 1,
+        issue_time: Some(now.to_wire()),
+        expire_time: Some(window.end.to_wire()),
+        members,
+        root_keys: vec![root_key.public().as_bytes().to_vec().into()],
+        threshold: 1,
+    };
+    Ok(roster::sign(&roster, plan.network(), vec![root_key])?)
+}
+
+fn listed(plan: &Plan, member: &Member, key: Option<&SigningKey>, window: Window) -> wire::Member {
+    let key = key.map(|key| wire::MemberKey {
+        public_key: key.public().as_bytes().to_vec().into(),
+        suite: wire::SignatureSuite::Ed25519.into(),
+        r#use: wire::KeyUse::Sign.into(),
+        valid_from_time: Some(window.begin.to_wire()),
+        valid_until_time: Some(window.end.to_wire()),
+        revoke_time: None,
+    });
+    let via = plan.hub().filter(|hub| *hub != member.code);
+    wire::Member {
+        code: member.code.to_string(),
+        name: format!("Bureau {}", member.code),
+        keys: key.into_iter().collect(),
+        nodes: vec![wire::MemberNode {
+            name: plan.node(member),
+            addresses: vec![format!("127.0.0.1:{}", member.ports.link)],
+        }],
+        relay: member.hub,
+        via: via.map(|hub| hub.to_string()).into_iter().collect(),
+        suspended: false,
+    }
+}
