@@ -3,6 +3,8 @@
 //! uses it too.
 #![allow(
     dead_code,
+    unreachable_pub,
+    missing_docs,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

@@ -124,7 +124,7 @@ impl Actor {
             lane: Lane::Priority,
             created: now(),
             expires: now().plus_ms(3_600_000),
-            nonce: uuid::Uuid::new_v4().into_bytes(),
+            nonce: uuid::Uuid::now_v7().into_bytes(),
             suite: SealingSuite::Open,
             exercise: false,
             handling: HandlingCode::H1,
