@@ -17,11 +17,18 @@ fn program() -> Program {
 
 /// Submits many by stream until it ends, by itself or with the node; gives what was accepted.
 async fn submit_many(desk: &Desk, to: &'static [&'static str], count: usize) -> Vec<String> {
-    let requests = (0..count).map(move |number| SubmitManyRequest {
-        request: Some(message(to, &format!("number {number}"))),
+    let (requests, stream) = tokio::sync::mpsc::channel(256);
+    tokio::spawn(async move {
+        for number in 0..count {
+            let request = Some(message(to, &format!("number {number}")));
+            // The node may be gone; then nobody takes more.
+            if requests.send(SubmitManyRequest { request }).await.is_err() {
+                return;
+            }
+        }
     });
     let mut client = desk.client().await;
-    let stream = client.submit_many(tokio_stream::iter(requests)).await;
+    let stream = client.submit_many(tokio_stream::wrappers::ReceiverStream::new(stream)).await;
     let Ok(stream) = stream else { return Vec::new() };
     let mut responses = stream.into_inner();
     let mut accepted = Vec::new();

@@ -181,7 +181,8 @@ impl Watch {
     pub async fn next(&mut self) -> Result<InboxMessage, Status> {
         loop {
             let next = tokio::time::timeout(Duration::from_secs(30), self.stream.next()).await;
-            match next.expect("nothing arrives").expect("the stream ended")?.event {
+            let ended = || Status::cancelled("the stream ended");
+            match next.expect("nothing arrives").ok_or_else(ended)??.event {
                 Some(Event::Message(message)) => return Ok(message),
                 Some(Event::Heartbeat(_)) | None => {}
             }
