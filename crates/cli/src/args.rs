@@ -19,7 +19,6 @@ use crate::{
     version,
     about = "The messaging backbone for police bureaus: signed, durable, working on bad links",
     after_help = AFTER_HELP,
-    max_term_width = 100,
 )]
 pub struct Arguments {
     #[command(flatten)]
@@ -50,21 +49,16 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Try a whole network on this machine: four nodes, a cut link, a killed node
     Demo(demo::DemoArgs),
     /// Make a network
     #[command(subcommand)]
     Net(net::NetCommand),
-    /// Run a node
     Serve(serve::ServeArgs),
-    /// Check a node's configuration and every file it names
     Check(check::CheckArgs),
-    /// Send a message
     Send(Box<send::SendArgs>),
     /// Read what arrived
     #[command(subcommand)]
     Inbox(inbox::InboxCommand),
-    /// See what became of a message: for each recipient every signed receipt
     Track(track::TrackArgs),
     /// See what waits at the node for a link
     #[command(subcommand)]

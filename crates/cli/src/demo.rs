@@ -49,13 +49,14 @@ const GIVE_UP: Duration = Duration::from_secs(45);
 /// More than this cannot be sent in that time by every machine.
 const MESSAGES_MAX: u64 = 5_000;
 
-/// Try a whole network on this machine, in half a minute.
+/// Try a whole network on this machine: four nodes, a cut cable, a killed node.
 ///
 /// Three bureaus and a hub run as four processes. Messages flow; then the cable to KE is cut and
 /// KE's node is killed with -9, while messages keep being accepted; then both come back. Ends
 /// with 0 only if every message arrived once, unchanged, with verified receipts.
 #[derive(Debug, Args)]
 #[command(
+    verbatim_doc_comment,
     after_help = "Examples:\n  bureau demo\n  bureau demo --messages 2000 --keep demo-files\n  bureau -o json demo"
 )]
 pub(crate) struct DemoArgs {
@@ -93,6 +94,10 @@ pub(crate) enum DemoError {
     NotReady { bureau: BureauCode, log: PathBuf, error: Box<CommandError> },
     #[error("the hub's links did not come up in time; up are: {}", up.join(", "))]
     NotLinked { up: Vec<String> },
+    #[error("the desk of {bureau}: {error}")]
+    Desk { bureau: String, error: Box<CommandError> },
+    #[error("a node failed: {0}")]
+    Node(Box<CommandError>),
     #[error("interrupted")]
     Interrupted,
 }
@@ -144,7 +149,8 @@ pub(crate) async fn run(args: DemoArgs, output: &mut Output) -> Result<u8, Comma
     if !good && !interrupted {
         story.remark(&format!("the nodes' files and logs are in {}", directory.display()));
     }
-    Ok(u8::from(!played?.is_good()))
+    let tally = played.map_err(DemoError::of_network)?;
+    Ok(u8::from(!tally.is_good()))
 }
 
 /// The whole of it: make, start, disturb, mend, wait, count.
@@ -225,6 +231,18 @@ async fn disturb(
     let outage = Outage { begin, end };
     story.tell(&format!("{VICTIM} is linked again, after {:.1} s", outage.seconds()))?;
     Ok(outage)
+}
+
+impl DemoError {
+    /// What a node refuses here is no refusal of what was typed: the demo failed.
+    fn of_network(error: CommandError) -> CommandError {
+        match error {
+            error @ (CommandError::Refused(_) | CommandError::Dial { .. }) => {
+                Self::Node(Box::new(error)).into()
+            }
+            error => error,
+        }
+    }
 }
 
 impl Outage {

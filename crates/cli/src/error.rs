@@ -84,7 +84,8 @@ impl CommandError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-            Self::NoProfile | Self::Profile(_) => USAGE,
+            Self::NoProfile | Self::Profile(_) | Self::Tls(_) => USAGE,
+            Self::TooLarge { .. } => rpc(Code::InvalidArgument),
             Self::Dial { .. } => rpc(Code::Unavailable),
             Self::Refused(refusal) => rpc(refusal.code),
             Self::Unsure { error, .. } => error.exit_code(),
@@ -102,6 +103,7 @@ impl CommandError {
                 // What came from below the node has no reason of its own.
                 code_name(refusal.code)
             })),
+            Self::TooLarge { .. } => Some(Reason::BodyTooLarge.as_str()),
             Self::Unsure { error, .. } => error.reason(),
             _ => None,
         }
@@ -130,6 +132,10 @@ impl CommandError {
                     .to_owned(),
             ),
             Self::Dial { error, .. } => dial_hint(error).map(str::to_owned),
+            Self::Tls(error) if matches!(**error, TlsError::OwnChain { .. }) => Some(
+                "`ca` in the desk profile must hold the authority that signed `certificate`"
+                    .to_owned(),
+            ),
             Self::Refused(refusal) => refusal_hint(refusal),
             Self::Unsure { request_id, .. } => Some(format!(
                 "send it again with --request-id {request_id}: it is accepted once at most"
@@ -196,8 +202,8 @@ fn dial_hint(error: &DialError) -> Option<&'static str> {
             "`ca` in the desk profile must hold the authority that signed the node's certificate",
         ),
         DialError::Refused { .. } | DialError::Closed { .. } => Some(
-            "the node's log says why: a certificate of another authority or bureau, expired, or \
-             revoked",
+            "a certificate of another authority or bureau, an expired or revoked one, or the link \
+             face, which takes no desks",
         ),
         DialError::WrongPeer { .. } => {
             Some("`address` in the desk profile leads to the node of another bureau")

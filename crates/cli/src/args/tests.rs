@@ -106,3 +106,13 @@ fn what_can_be_meant_is_taken() {
         assert!(parse(line).is_ok(), "{line}");
     }
 }
+
+#[test]
+fn help_fits_a_terminal() {
+    each_command(&Arguments::command(), &mut |command| {
+        let help = command.clone().render_long_help().to_string();
+        for line in help.lines().filter(|line| !line.contains("[possible values: ")) {
+            assert!(line.chars().count() <= 100, "{}: {line}", command.get_name());
+        }
+    });
+}

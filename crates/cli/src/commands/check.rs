@@ -12,11 +12,15 @@ use crate::{
     output::{Output, escape, table::Table},
 };
 
-/// Check a configuration and every file it names, without opening the store or a port.
+/// Check a node's configuration and every file it names.
 ///
-/// Every fault is told at once. Exits with 78 where there is one.
+/// The store and the ports are left alone, so the node may be running. Every fault is told at
+/// once; exits with 78 where there is one.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  bureau check --config example/FR/bureau.toml")]
+#[command(
+    verbatim_doc_comment,
+    after_help = "Example:\n  bureau check --config example/FR/bureau.toml"
+)]
 pub(crate) struct CheckArgs {
     /// The node's configuration
     #[arg(long, env = "BUREAU_CONFIG", value_name = "FILE")]

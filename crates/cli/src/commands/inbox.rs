@@ -32,19 +32,18 @@ const SUBJECT_CHARS: usize = 40;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum InboxCommand {
-    /// List what arrived and is not acknowledged
     List(ListArgs),
-    /// Show one message with its content
     Show(ShowArgs),
-    /// Print what arrives, as it arrives
     Watch(WatchArgs),
-    /// Take messages over: their senders get a signed receipt
     Ack(AckArgs),
 }
 
-/// List what arrived, by inbox number.
+/// List what arrived and is not acknowledged, by inbox number.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  bureau inbox list\n  bureau -o json inbox list --all")]
+#[command(
+    verbatim_doc_comment,
+    after_help = "Examples:\n  bureau inbox list\n  bureau -o json inbox list --all"
+)]
 pub(crate) struct ListArgs {
     /// Those that were acknowledged, too
     #[arg(long, env = "BUREAU_ALL")]
@@ -57,6 +56,7 @@ pub(crate) struct ListArgs {
 /// Show one message with its content.
 #[derive(Debug, Args)]
 #[command(
+    verbatim_doc_comment,
     after_help = "Examples:\n  bureau inbox show 7xk2mq\n  bureau inbox show '#12'\n  bureau inbox show 7xk2mq --content > report.pdf"
 )]
 pub(crate) struct ShowArgs {
@@ -68,10 +68,15 @@ pub(crate) struct ShowArgs {
     pub(crate) content: bool,
 }
 
-/// Take messages over for this desk. When this returns it is on disk, and each sender is told by
+/// Take messages over: their senders get a signed receipt.
+///
+/// When this returns it is on disk, and each sender is told by
 /// a signed receipt. Taking a message over twice changes nothing.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  bureau inbox ack 7xk2mq\n  bureau inbox ack '#12' '#13'")]
+#[command(
+    verbatim_doc_comment,
+    after_help = "Examples:\n  bureau inbox ack 7xk2mq\n  bureau inbox ack '#12' '#13'"
+)]
 pub(crate) struct AckArgs {
     /// Ids, their first 6 or more characters, or '#' and inbox numbers
     #[arg(value_name = "ID", required = true)]

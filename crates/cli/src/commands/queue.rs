@@ -26,7 +26,13 @@ pub(crate) enum QueueCommand {
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     /// Only what is for this bureau
-    #[arg(long, env = "BUREAU_RECIPIENT", value_name = "CODE", default_value = "")]
+    #[arg(
+        long,
+        env = "BUREAU_RECIPIENT",
+        value_name = "CODE",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub(crate) recipient: String,
     /// At most so many messages; the totals are always of the whole queue
     #[arg(long, env = "BUREAU_LIMIT", value_name = "N", default_value_t = 50)]

@@ -39,7 +39,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Where the node cannot be reached, or goes away, the message is tried again a few times under
 /// the same request id, so it is accepted once at most.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(verbatim_doc_comment, after_help = EXAMPLES)]
 pub(crate) struct SendArgs {
     /// Codes of the bureaus it is for, such as KE or KE,BR
     #[arg(long, env = "BUREAU_TO", value_name = "CODE", value_delimiter = ',', required = true)]
@@ -65,7 +65,13 @@ pub(crate) struct SendArgs {
     )]
     pub(crate) kind: Kind,
     /// One line that says what it is about
-    #[arg(long, env = "BUREAU_SUBJECT", value_name = "TEXT", default_value = "")]
+    #[arg(
+        long,
+        env = "BUREAU_SUBJECT",
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub(crate) subject: String,
     /// When to give up: after a duration (90s, 2h, 7d), or at a time (2027-01-31T12:00:00Z)
     #[arg(long, env = "BUREAU_EXPIRES", value_name = "WHEN")]
@@ -73,9 +79,10 @@ pub(crate) struct SendArgs {
     /// A UUID: the same again is the same message, sent once [default: a new one]
     #[arg(long, env = "BUREAU_REQUEST_ID", value_name = "UUID")]
     pub(crate) request_id: Option<Uuid>,
-    /// What recipients may do with it: H0 anything, H1 fight crime, H2 no court without leave,
-    /// H3 as the text says
+    /// What recipients may do with it: H0 anything, H1 prevent and combat crime,
+    /// H2 not in court without leave, H3 as the text says
     #[arg(
+        verbatim_doc_comment,
         long,
         env = "BUREAU_HANDLING",
         value_name = "CODE",
@@ -85,7 +92,13 @@ pub(crate) struct SendArgs {
     )]
     pub(crate) handling: Handling,
     /// The own case or operation
-    #[arg(long = "case", env = "BUREAU_CASE", value_name = "REF", default_value = "")]
+    #[arg(
+        long = "case",
+        env = "BUREAU_CASE",
+        value_name = "REF",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub(crate) case_reference: String,
     /// Why it is sent
     #[arg(long, env = "BUREAU_PURPOSE", value_name = "PURPOSE", value_enum, ignore_case = true)]
@@ -94,10 +107,22 @@ pub(crate) struct SendArgs {
     #[arg(long, env = "BUREAU_MEDIA_TYPE", value_name = "TYPE", default_value = "text/plain")]
     pub(crate) media_type: String,
     /// Id of the message this one answers
-    #[arg(long, env = "BUREAU_IN_REPLY_TO", value_name = "ID", default_value = "")]
+    #[arg(
+        long,
+        env = "BUREAU_IN_REPLY_TO",
+        value_name = "ID",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub(crate) in_reply_to: String,
     /// Id of the message this one replaces
-    #[arg(long, env = "BUREAU_REPLACES", value_name = "ID", default_value = "")]
+    #[arg(
+        long,
+        env = "BUREAU_REPLACES",
+        value_name = "ID",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub(crate) replaces: String,
     /// Do not tell recipients of each other
     #[arg(long, env = "BUREAU_HIDE_RECIPIENTS")]

@@ -9,12 +9,16 @@ use tokio::task::spawn_blocking;
 
 use crate::error::CommandError;
 
-/// Run a node until SIGTERM or SIGINT; SIGHUP reloads certificates, roster and desks.
+/// Run a node.
 ///
-/// Exits with 78 where the configuration, a key, a certificate or the roster is at fault, and
-/// with 1 where the node failed. The log goes to stdout.
+/// Ends at SIGTERM and SIGINT; SIGHUP reloads certificates, roster and desks. The log goes to
+/// stdout. Exits with 78 where the configuration, a key, a certificate or the roster is at fault,
+/// and with 1 where the node failed.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  bureau serve --config example/FR/bureau.toml")]
+#[command(
+    verbatim_doc_comment,
+    after_help = "Example:\n  bureau serve --config example/FR/bureau.toml"
+)]
 pub(crate) struct ServeArgs {
     /// The node's configuration
     #[arg(long, env = "BUREAU_CONFIG", value_name = "FILE")]

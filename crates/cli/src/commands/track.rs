@@ -13,10 +13,12 @@ use crate::{
     wire,
 };
 
-/// See what became of a message this bureau sent: for each recipient its state, and every
-/// receipt with its time and who signed it.
+/// See what became of a message: for each recipient every signed receipt.
+///
+/// The message must be one that this bureau sent.
 #[derive(Debug, Args)]
 #[command(
+    verbatim_doc_comment,
     after_help = "Examples:\n  bureau track 7xk2mq\n  bureau -o json track 7xk2mq | jq '.recipients[].state'"
 )]
 pub(crate) struct TrackArgs {

@@ -86,7 +86,10 @@ async fn submit(
             Err(error) if error.is_transient() && Instant::now() < deadline => {
                 sleep(ASK_AGAIN).await;
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                let (bureau, error) = (origin.to_owned(), Box::new(error));
+                return Err(DemoError::Desk { bureau, error }.into());
+            }
         }
     };
     let sent = Sent {

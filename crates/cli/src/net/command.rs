@@ -16,16 +16,17 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NetCommand {
-    /// Make a network that runs on this machine
     Init(InitArgs),
 }
 
-/// Make a network that runs on this machine: an authority and certificates, signing keys, a
-/// signed roster, and for each bureau a configuration of its node and of its desk.
+/// Make a network that runs on this machine.
+///
+/// That is: an authority and certificates, signing keys, a signed roster, and for each bureau a
+/// configuration of its node and of its desk.
 ///
 /// In a real network each bureau makes its own keys and certificates: see certs-example/.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(verbatim_doc_comment, after_help = EXAMPLES)]
 pub(crate) struct InitArgs {
     /// Where; must be empty or not exist
     #[arg(value_name = "DIR")]

@@ -28,6 +28,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// it was.
 #[derive(Debug, Args)]
 #[command(
+    verbatim_doc_comment,
     after_help = "Examples:\n  bureau inbox watch\n  bureau -o json inbox watch --ack --count 1"
 )]
 pub(crate) struct WatchArgs {

@@ -36,10 +36,7 @@ fn shown(format: Format, more: bool) -> String {
 fn people_see_what_waits_and_since_when() {
     let text = shown(Format::Table, true);
     assert!(text.contains("KE   FLASH        12  2h ago  IPSG"), "{text}");
-    assert!(
-        text.contains("7xk2mqp3aaaa  KE   FR    FLASH  2h ago       in 2h     1234"),
-        "{text}"
-    );
+    assert!(text.contains("7xk2mqp3aaaa  KE   FR    FLASH  2h ago       in 2h     1234"), "{text}");
     assert!(text.ends_with("... and more: see --limit\n"), "{text}");
 }
 
