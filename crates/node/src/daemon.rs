@@ -205,7 +205,8 @@ async fn run(config: Config) -> Result<(), ServeError> {
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
 
-    let faces = faces::Faces::start(&config, listeners, &tls, &connections, &metrics, &stop)?;
+    let faces =
+        faces::Faces::start(&config, listeners, &tls, &connections, &metrics, &stop).await?;
     tracing::info!(
         event = "listening",
         desk = %faces.addresses.desk, link = %faces.addresses.link, admin = %faces.addresses.admin,

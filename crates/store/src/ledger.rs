@@ -31,6 +31,8 @@ use crate::{
 /// Bodies up to this stand in the record; a value stays under 6 KiB with the largest manifest and
 /// signature beside it.
 pub const INLINE_BODY_BYTES_MAX: usize = 2048;
+/// Manifest, signature and body that stand in one record together.
+pub(crate) const INLINE_BYTES_MAX: usize = 5 * 1024;
 /// Messages in one timer record: 32 of 34 bytes.
 const TIMER_MESSAGES_MAX: usize = 32;
 /// Timer records that are still being filled.
@@ -145,7 +147,10 @@ impl Writing<'_, '_> {
     /// Keeps a message's content: small bodies in the record, large ones by their file.
     fn keep_message(&mut self, id: &MessageId, signed_manifest: Bytes, body: &Bytes, digest: [u8; 32]) -> MessageRecord {
         let mut record = MessageRecord { signed_manifest, ..MessageRecord::default() };
-        if body.len() <= INLINE_BODY_BYTES_MAX {
+        // An origin may sign a manifest of 4 KiB: then even a small body goes into a file.
+        let inline = body.len() <= INLINE_BODY_BYTES_MAX
+            && record.signed_manifest.len() + body.len() <= INLINE_BYTES_MAX;
+        if inline {
             record.body = body.clone();
         } else {
             record.body_digest = Bytes::copy_from_slice(&digest);

@@ -30,7 +30,7 @@ use crate::{
     journal::Write,
     keys,
     ledger::{
-        INLINE_BODY_BYTES_MAX, Ledger,
+        INLINE_BODY_BYTES_MAX, INLINE_BYTES_MAX, Ledger,
         depths::{CHANGES_MAX, Counts, Watcher},
     },
     open::{self, IndexHome, OpenOptions, Opened, Progress, SledHome},
@@ -202,7 +202,12 @@ fn large_bodies(operations: &[Operation]) -> Vec<([u8; 32], Bytes)> {
         _ => None,
     };
     let large = operations.iter().filter_map(envelope);
-    let large = large.filter(|envelope| envelope.body().len() > INLINE_BODY_BYTES_MAX);
+    let large = large.filter(|envelope| {
+        // The signature of a manifest takes under 1 KiB.
+        let body = envelope.body().len();
+        body > INLINE_BODY_BYTES_MAX
+            || envelope.signed_manifest().len() + body > INLINE_BYTES_MAX
+    });
     large.map(|envelope| (envelope.manifest().body.digest, envelope.body().clone())).collect()
 }
 

@@ -76,7 +76,7 @@ pub(super) struct Faces {
 
 impl Faces {
     /// Starts to listen. Until [`Self::open`] every call is answered STARTING.
-    pub(super) fn start(
+    pub(super) async fn start(
         config: &Config,
         listeners: Listeners,
         tls: &Arc<TlsStore>,
@@ -86,6 +86,8 @@ impl Faces {
     ) -> Result<Self, ServeError> {
         let (desk, link, admin) = (DeskGate::default(), LinkGate::default(), AdminGate::default());
         let (health, health_service) = tonic_health::server::health_reporter();
+        // Until the engine is there; the reporter itself begins with SERVING.
+        not_serving(&health).await;
         let desks = Expectation::desks(config.network.clone(), config.bureau);
         let nodes = Expectation::nodes(config.network.clone());
         let mut starter = Starter {
@@ -174,10 +176,7 @@ impl Faces {
 
     /// Says that the node takes no more.
     pub(super) async fn closing(&self) {
-        let not_serving = tonic_health::ServingStatus::NotServing;
-        self.health.set_not_serving::<DeskGate>().await;
-        self.health.set_not_serving::<AdminGate>().await;
-        self.health.set_service_status("", not_serving).await;
+        not_serving(&self.health).await;
     }
 
     /// Waits for the servers to end, after `stop` was cancelled; cuts what has not by then.
@@ -191,6 +190,12 @@ impl Faces {
             }
         }
     }
+}
+
+async fn not_serving(health: &HealthReporter) {
+    health.set_not_serving::<DeskGate>().await;
+    health.set_not_serving::<AdminGate>().await;
+    health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
 }
 
 fn bind_error(face: &'static str, source: std::io::Error) -> ServeError {

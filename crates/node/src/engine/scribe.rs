@@ -32,8 +32,10 @@ use crate::{clock::Clock, telemetry::metrics::Metrics, trust::Trust};
 const WAITING_MAX: usize = 4096;
 /// Memory that waiting messages may take.
 const WAITING_KIB_MAX: usize = 128 * 1024;
-/// Jobs in one group: with a slip and a receipt each, under one tree of 4,096 leaves.
+/// Jobs in one group.
 const GROUP_MAX: usize = 1024;
+/// Things signed in one group: one tree.
+const GROUP_SIGNATURES_MAX: usize = bureau_core::merkle::LEAVES_MAX;
 /// Groups that are being written while the next is signed.
 const GROUPS_IN_FLIGHT_MAX: usize = 4;
 
@@ -278,11 +280,13 @@ impl Worker {
     async fn work(&mut self, jobs: Vec<Job>) {
         let mut rest = jobs;
         while !rest.is_empty() {
-            let (group, later) = self.without_repeats(rest).await;
-            rest = later;
+            let later = split_off_overweight(&mut rest);
+            let (group, repeats) = self.without_repeats(rest).await;
             if !group.is_empty() {
                 self.sign_and_commit(group).await;
             }
+            rest = repeats;
+            rest.extend(later);
         }
     }
 
@@ -390,6 +394,17 @@ impl Worker {
 }
 
 impl Job {
+    /// How many things are signed for it.
+    fn signatures(&self) -> usize {
+        match self {
+            Self::Submit { draft, .. } => 1 + draft.recipients.len(),
+            Self::Receive { inbound, .. } => {
+                inbound.iter().map(|inbound| inbound.slips.len()).sum()
+            }
+            Self::GiveUp { .. } | Self::Acknowledge { .. } => 1,
+        }
+    }
+
     fn fail(self, refusal: &Refusal) {
         // A caller that went away needs no answer: what it asked for is decided all the same.
         match self {
@@ -415,6 +430,18 @@ fn repeated(made: &RequestMade) -> Accepted {
 
 fn reused() -> Refusal {
     Refusal::new(Reason::RequestIdReused, "this request_id was used for another content")
+}
+
+/// Keeps the first jobs of so many signatures and gives back the others: a thousand messages to three
+/// hundred bureaus each are no group.
+fn split_off_overweight(jobs: &mut Vec<Job>) -> Vec<Job> {
+    let mut signatures = 0;
+    let fits = |job: &Job| {
+        signatures += job.signatures();
+        signatures <= GROUP_SIGNATURES_MAX
+    };
+    let count = jobs.iter().map(fits).take_while(|fits| *fits).count().max(1);
+    jobs.split_off(count.min(jobs.len()))
 }
 
 /// What a commit gave, for a job of one operation.

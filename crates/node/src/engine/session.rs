@@ -170,7 +170,10 @@ async fn up(engine: &Arc<Engine>, slot: Slot, hello: &wire::Hello, wire: Wire) -
         bytes: usize::try_from(limits.window_bytes.clamp(1, links.window_bytes))
             .unwrap_or(usize::MAX),
     };
-    let (brought, taken_in) = mpsc::channel(links.window_parcels as usize + RECEIPT_BATCHES_MAX);
+    // The peer's window of parcels, an answer for each of this side's, and receipts: with an
+    // honest peer the reader never waits for room, so the two sides cannot wait for each other.
+    let room = 2 * links.window_parcels as usize + RECEIPT_BATCHES_MAX;
+    let (brought, taken_in) = mpsc::channel(room);
     let (events, pump_events) = mpsc::channel(1024);
     let stall = Duration::from_millis(links.stall_ms);
     let outbound = Outbound { frames: wire.outbound, stall };
@@ -242,8 +245,8 @@ async fn read(
                 }
             }
             Some(Kind::Receipts(batch)) => {
-                if brought.send(Brought::Receipts(batch)).await.is_err() {
-                    return ended();
+                if brought.try_send(Brought::Receipts(batch)).is_err() {
+                    return overrun();
                 }
             }
             Some(Kind::ReceiptsTaken(taken)) => {

@@ -24,7 +24,7 @@ use super::{
 };
 
 /// Bodies above this are written to files before their group enters the store.
-const LARGE_BODY_BYTES: usize = 2048;
+const LARGE_BODY_BYTES: usize = bureau_store::INLINE_BODY_BYTES_MAX;
 
 /// A signed group.
 pub(super) struct Prepared {
