@@ -212,16 +212,21 @@ fn interrupt(mut node: Child) {
     assert!(node.wait().unwrap().success());
 }
 
-/// What is left of a text without widths, identifiers, times and ports.
+/// What is left of a text without widths, identifiers, times, sizes and ports.
 fn shape<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<Vec<&'a str>> {
-    let varies = |word: &str| {
-        is_id(word) || word.bytes().any(|byte| byte.is_ascii_digit() && !word.starts_with("KE-"))
-    };
     let lines = lines.map(|line| {
         let words = line.split_whitespace();
-        words.map(|word| if varies(word) || is_cut_id(word) { "#" } else { word }).collect()
+        words.map(|word| if varies(word) { "#" } else { word }).collect()
     });
     lines.filter(|line: &Vec<&str>| !line.is_empty()).collect()
+}
+
+fn varies(word: &str) -> bool {
+    let begins_with_digit = word.starts_with(|c: char| c.is_ascii_digit());
+    let is_size = word.len() >= 3 && word.bytes().all(|byte| byte.is_ascii_digit());
+    // A date, a time of day, an address with its port; "6d", "23h", "0s".
+    let is_time = word.contains(['-', ':']) || word.ends_with(['d', 'h', 'm', 's']);
+    is_id(word) || is_cut_id(word) || is_size || (begins_with_digit && is_time)
 }
 
 fn is_id(word: &str) -> bool {
