@@ -8,31 +8,31 @@ use std::{
 };
 
 /// One file.
-pub struct Source {
+pub(crate) struct Source {
     /// Relative to the repository.
-    pub path: PathBuf,
-    pub text: String,
+    pub(crate) path: PathBuf,
+    pub(crate) text: String,
     /// The same bytes, where what is inside comments, strings and characters is spaces. Quotes and
     /// line ends stay.
-    pub code: String,
+    pub(crate) code: String,
     /// As `code`, where items under `#[cfg(test)]` are spaces, too; all of it in a test file.
-    pub shipped: String,
+    pub(crate) shipped: String,
 }
 
 /// A function: its name, its first and last line, counted from 1.
-pub struct Function<'a> {
-    pub name: &'a str,
-    pub first: usize,
-    pub last: usize,
+pub(crate) struct Function<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) first: usize,
+    pub(crate) last: usize,
 }
 
 impl Source {
-    pub fn read(root: &Path, path: PathBuf) -> Self {
+    pub(crate) fn read(root: &Path, path: PathBuf) -> Self {
         let text = fs::read_to_string(root.join(&path)).unwrap();
         Self::new(path, text)
     }
 
-    pub fn new(path: PathBuf, text: String) -> Self {
+    pub(crate) fn new(path: PathBuf, text: String) -> Self {
         let code = blank(&text);
         let is_test = path.components().any(|part| part.as_os_str() == "tests")
             || path.file_name().is_some_and(|name| name == "tests.rs");
@@ -41,17 +41,17 @@ impl Source {
     }
 
     /// The line that a byte is on.
-    pub fn line(&self, at: usize) -> usize {
+    pub(crate) fn line(&self, at: usize) -> usize {
         self.text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1
     }
 
     /// `path:line`, as editors open it.
-    pub fn place(&self, at: usize) -> String {
+    pub(crate) fn place(&self, at: usize) -> String {
         format!("{}:{}", self.path.display(), self.line(at))
     }
 
     /// Every function that has a body.
-    pub fn functions(&self) -> Vec<Function<'_>> {
+    pub(crate) fn functions(&self) -> Vec<Function<'_>> {
         let mut functions = Vec::new();
         for at in words(&self.code, "fn") {
             // `fn(u8)` is a type.
@@ -65,7 +65,7 @@ impl Source {
     }
 
     /// The content of the string literal that begins at a quote of `code`.
-    pub fn literal(&self, quote: usize) -> &str {
+    pub(crate) fn literal(&self, quote: usize) -> &str {
         let rest = &self.code[quote + 1..];
         let end = rest.find('"').map_or(self.code.len(), |length| quote + 1 + length);
         &self.text[quote + 1..end]
@@ -73,7 +73,7 @@ impl Source {
 }
 
 /// Where a word stands, and not a longer one.
-pub fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
+pub(crate) fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     let part = |c: char| c.is_alphanumeric() || c == '_';
     code.match_indices(word).map(|(at, _)| at).filter(move |at| {
         !code[..*at].ends_with(part) && !code[at + word.len()..].starts_with(part)

@@ -134,9 +134,10 @@ impl<C> Face<C> {
 /// tonic tells a lost connection by various codes, without details.
 fn is_broken_connection(status: &Status) -> bool {
     use std::error::Error as _;
-    match status.code() {
-        Code::Unavailable => true,
-        Code::Unknown | Code::Cancelled | Code::Internal => status.source().is_some(),
-        _ => false,
-    }
+    let told = matches!(
+        status.code(),
+        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal
+    );
+    // What a node said has no source; what this side found out has one.
+    told && status.source().is_some()
 }

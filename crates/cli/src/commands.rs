@@ -33,3 +33,6 @@ pub(crate) async fn run(arguments: Arguments, output: &mut Output) -> Result<u8,
         Command::Status => status::run(desk, output).await.map(|()| 0),
     }
 }
+
+#[cfg(test)]
+mod tests;

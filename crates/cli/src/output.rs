@@ -40,8 +40,9 @@ impl Output {
     #[must_use]
     pub fn standard(format: Format) -> Self {
         let terminal = io::stdout().is_terminal();
-        let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-        let width = terminal.then(|| columns.unwrap_or(WIDTH_DEFAULT).max(WIDTH_MIN));
+        let columns = rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| size.ws_col);
+        let columns = columns.filter(|columns| *columns > 0).unwrap_or(WIDTH_DEFAULT);
+        let width = terminal.then(|| columns.max(WIDTH_MIN));
         Self { answers: Box::new(io::stdout()), errors: Box::new(io::stderr()), format, width }
     }
 
@@ -111,7 +112,12 @@ impl Output {
     pub(crate) fn error(&mut self, error: &CommandError) {
         let reason = error.reason().map(|reason| format!(" ({})", escape::line(reason)));
         let message = error.to_string();
-        self.note(&format!("error: {}{}", escape::text(&message), reason.unwrap_or_default()));
+        // Only the own words have lines: what a peer said must not look like more than one.
+        let message = match error {
+            CommandError::Node(_) => escape::text(&message),
+            _ => escape::line(&message),
+        };
+        self.note(&format!("error: {message}{}", reason.unwrap_or_default()));
         for fault in error.faults() {
             let (field, description) = (escape::line(fault.field), escape::line(fault.description));
             self.note(&format!("  {field}: {description} ({})", escape::line(fault.reason)));
