@@ -121,6 +121,10 @@ impl Refusal {
     /// The gRPC code that goes with the reason.
     #[must_use]
     pub const fn code(&self) -> Code {
+        // Faults of fields are faults of the request, whatever the first of them is.
+        if !self.violations.is_empty() {
+            return Code::InvalidArgument;
+        }
         code_of(self.reason)
     }
 

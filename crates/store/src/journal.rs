@@ -119,6 +119,28 @@ impl<D: Disk> Journal<D> {
     }
 }
 
+/// Removes segments that an earlier process made ahead and never wrote to.
+pub(crate) fn remove_unused<D: Disk>(
+    disk: &D,
+    directory: &Path,
+    found: &Found,
+) -> Result<(), StoreError> {
+    for segment in &found.unused {
+        let path = segments::path(directory, *segment);
+        disk.remove(&path).map_err(StoreError::io("remove", path))?;
+    }
+    Ok(())
+}
+
+/// Bytes that all segments take.
+pub(crate) fn bytes<D: Disk>(
+    disk: &D,
+    directory: &Path,
+    segment_bytes: u64,
+) -> Result<u64, StoreError> {
+    Ok(segments::list(disk, directory)?.len() as u64 * segment_bytes)
+}
+
 /// Removes segments below one.
 pub(crate) fn remove_segments<D: Disk>(
     disk: &D,

@@ -102,7 +102,7 @@ impl<D: Disk, I: Index> JournaledStore<D, I> {
         lock: Option<std::fs::File>,
     ) -> Result<Self, StoreError> {
         let bodies = Bodies::open(disk.clone(), options.directory.join("bodies"))?;
-        let Opened { mut journal, index, snapshots, snapshot_due } =
+        let Opened { mut journal, index, snapshots, snapshot_due, journal_bytes } =
             open::open(&disk, options, home, progress)?;
         let index = Arc::new(index);
         let epoch = match meta(&*index, keys::EPOCH)? {
@@ -132,7 +132,7 @@ impl<D: Disk, I: Index> JournaledStore<D, I> {
         };
         let ledger = Ledger::new(counters);
         let committer = Committer::start(journal, Arc::clone(&index), ledger, watcher)?;
-        let maintenance = Maintenance::new(options, snapshots, snapshot_due);
+        let maintenance = Maintenance::new(options, snapshots, snapshot_due, journal_bytes);
         let parts = Parts {
             disk,
             directory: options.directory.clone(),

@@ -111,6 +111,8 @@ pub(crate) struct Opened<D: Disk, I> {
     pub(crate) snapshots: Vec<(u64, u64)>,
     /// Whether a snapshot must be taken at once: the journal alone would not do.
     pub(crate) snapshot_due: bool,
+    /// Bytes that the journal takes on the disk.
+    pub(crate) journal_bytes: u64,
 }
 
 pub(crate) fn journal_directory(directory: &Path) -> PathBuf {
@@ -136,6 +138,7 @@ pub(crate) fn open<D: Disk, H: IndexHome>(
     for path in [directory, &journal_dir, &snapshot_directory(directory)] {
         disk.create_directory(path).map_err(StoreError::io("create", path))?;
     }
+    release_ballast_if_low(disk, options)?;
     let clean = take_clean_mark(disk, directory)?;
     let checkpoint = read_checkpoint(disk, directory)?;
     progress.send_replace(Progress::Reading);
@@ -144,6 +147,7 @@ pub(crate) fn open<D: Disk, H: IndexHome>(
         tracing::error!(event = "journal_damaged", error = %damage.error(&journal_dir));
     }
 
+    journal::remove_unused(disk, &journal_dir, &found)?;
     let opening = Opening { disk, options, home, progress, found: &found, checkpoint };
     let index = opening.index(clean)?;
     opening.replay(&index)?;
@@ -152,7 +156,8 @@ pub(crate) fn open<D: Disk, H: IndexHome>(
     let journal = opening.fresh_segment(&index)?;
     let snapshots = opening.snapshots()?;
     let snapshot_due = found.damage.is_some() || index.position() > found.last();
-    Ok(Opened { journal, index, snapshots, snapshot_due })
+    let journal_bytes = journal::bytes(disk, &journal_dir, options.segment_bytes)?;
+    Ok(Opened { journal, index, snapshots, snapshot_due, journal_bytes })
 }
 
 struct Opening<'a, D, H> {
@@ -293,6 +298,46 @@ impl<D: Disk, H: IndexHome> Opening<'_, D, H> {
         let listed = snapshot::list(self.disk, &directory)?;
         Ok(listed.into_iter().map(|(position, _)| (position, segment_of(position))).collect())
     }
+}
+
+const BALLAST: &str = "ballast";
+
+/// A file that only takes room, to be given back when a full disk would keep the store from
+/// opening and from sending what it holds: two segments, and some for the index.
+pub(crate) const fn ballast_bytes(options: &OpenOptions) -> u64 {
+    2 * options.segment_bytes + 4 * 1024 * 1024
+}
+
+fn release_ballast_if_low<D: Disk>(disk: &D, options: &OpenOptions) -> Result<(), StoreError> {
+    let path = options.directory.join(BALLAST);
+    let free = disk.free_bytes(&options.directory);
+    let free = free.map_err(StoreError::io("look at", &options.directory))?;
+    if disk.exists(&path) && free < ballast_bytes(options) {
+        tracing::warn!(event = "ballast_released", free_bytes = free);
+        disk.remove(&path).map_err(StoreError::io("remove", &path))?;
+    }
+    Ok(())
+}
+
+/// Takes the room for the ballast, where it is not taken and there is enough.
+pub(crate) fn take_ballast<D: Disk>(disk: &D, options: &OpenOptions) -> Result<(), StoreError> {
+    let path = options.directory.join(BALLAST);
+    if disk.exists(&path) {
+        return Ok(());
+    }
+    let temporary = options.directory.join("ballast.new");
+    if disk.exists(&temporary) {
+        disk.remove(&temporary).map_err(StoreError::io("remove", &temporary))?;
+    }
+    let mut file = disk.create(&temporary).map_err(StoreError::io("create", &temporary))?;
+    let zeros = vec![0; 1024 * 1024];
+    let mut offset = 0;
+    while offset < ballast_bytes(options) {
+        file.write_at(offset, &zeros).map_err(StoreError::io("write", &temporary))?;
+        offset += zeros.len() as u64;
+    }
+    file.sync().map_err(StoreError::io("sync", &temporary))?;
+    disk.rename(&temporary, &path).map_err(StoreError::io("rename", &path))
 }
 
 /// Writes how far the index is durable.

@@ -17,6 +17,8 @@ use crate::{StoreError, disk::Disk};
 pub(crate) struct Found {
     /// Groups in order, without gaps.
     pub(crate) groups: Vec<FoundGroup>,
+    /// Segments that hold nothing.
+    pub(crate) unused: Vec<u64>,
     /// The number for the next segment.
     pub(crate) next_segment: u64,
     /// Where damage was found that is not a torn end, below the first group that is whole.
@@ -65,6 +67,10 @@ pub(crate) fn recover<D: Disk>(disk: &D, directory: &Path) -> Result<Found, Stor
     for segment in segments::list(disk, directory)? {
         found.next_segment = segment + 1;
         let bytes = read(disk, directory, segment)?;
+        if bytes.iter().all(|byte| *byte == 0) {
+            found.unused.push(segment);
+            continue;
+        }
         let mut offset = 0;
         loop {
             while let Some((group, payload)) = group::decode(&bytes[offset..]) {

@@ -35,6 +35,8 @@ pub(super) struct Maintenance {
     snapshots: Mutex<Vec<(u64, u64)>>,
     last_snapshot_bytes: AtomicU64,
     snapshot_due: AtomicBool,
+    /// What the journal took when it was opened: restarts leave segments, and they count too.
+    journal_bytes: u64,
     stopping: Mutex<bool>,
     wake: Condvar,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -49,6 +51,7 @@ impl Maintenance {
         options: &OpenOptions,
         snapshots: Vec<(u64, u64)>,
         snapshot_due: bool,
+        journal_bytes: u64,
     ) -> Self {
         Self {
             low: AtomicBool::new(false),
@@ -57,6 +60,7 @@ impl Maintenance {
             snapshots: Mutex::new(snapshots),
             last_snapshot_bytes: AtomicU64::new(0),
             snapshot_due: AtomicBool::new(snapshot_due),
+            journal_bytes,
             stopping: Mutex::new(false),
             wake: Condvar::new(),
             thread: Mutex::new(None),
@@ -68,6 +72,13 @@ impl Maintenance {
             free_bytes: self.free_bytes.load(Ordering::Relaxed),
             low: self.low.load(Ordering::Relaxed),
         }
+    }
+
+    /// What must be free for new work: the next snapshot, two segments, and the reserve.
+    fn needed(&self) -> u64 {
+        let snapshot = self.last_snapshot_bytes.load(Ordering::Relaxed);
+        let segments = 2 * self.options.segment_bytes;
+        snapshot.saturating_add(segments).saturating_add(self.options.reserve_bytes)
     }
 
     pub(super) fn stop(&self) {
@@ -102,9 +113,12 @@ pub(super) fn start<D: Disk, I: Index>(parts: &Arc<Parts<D, I>>) -> Result<(), S
 
 fn run<D: Disk, I: Index>(weak: &Weak<Parts<D, I>>) {
     let (mut checkpointed, mut snapshotted) = (0, 0);
+    let mut before = None;
     while let Some(parts) = weak.upgrade() {
+        let before = before.get_or_insert(parts.maintenance.journal_bytes);
         let appended = parts.committer.appended();
         look_at_room(&parts);
+        take_ballast(&parts);
         if appended - checkpointed >= parts.maintenance.options.checkpoint_bytes {
             checkpointed = appended;
             if let Err(error) = checkpoint(&parts) {
@@ -114,7 +128,8 @@ fn run<D: Disk, I: Index>(weak: &Weak<Parts<D, I>>) {
         let last_bytes = parts.maintenance.last_snapshot_bytes.load(Ordering::Relaxed);
         let due = parts.maintenance.options.snapshot_bytes.max(last_bytes);
         let asked = parts.maintenance.snapshot_due.swap(false, Ordering::Relaxed);
-        if asked || appended - snapshotted >= due {
+        if asked || *before + appended - snapshotted >= due {
+            *before = 0;
             snapshotted = appended;
             if let Err(error) = take_snapshot(&parts) {
                 tracing::error!(event = "snapshot_failed", error = %error);
@@ -162,9 +177,19 @@ fn take_snapshot<D: Disk, I: Index>(parts: &Parts<D, I>) -> Result<(), StoreErro
     Ok(())
 }
 
+/// Takes the room for the ballast while there is plenty.
+fn take_ballast<D: Disk, I: Index>(parts: &Parts<D, I>) {
+    let options = &parts.maintenance.options;
+    let plenty = parts.maintenance.needed().saturating_add(2 * open::ballast_bytes(options));
+    if parts.maintenance.room().free_bytes > plenty
+        && let Err(error) = open::take_ballast(&parts.disk, options)
+    {
+        tracing::warn!(event = "ballast_not_taken", error = %error);
+    }
+}
+
 fn look_at_room<D: Disk, I: Index>(parts: &Parts<D, I>) {
     let maintenance = &parts.maintenance;
-    let options = &maintenance.options;
     let free = match parts.disk.free_bytes(&parts.directory) {
         Ok(free) => free,
         Err(error) => {
@@ -172,12 +197,9 @@ fn look_at_room<D: Disk, I: Index>(parts: &Parts<D, I>) {
             return;
         }
     };
-    let needed = maintenance
-        .last_snapshot_bytes
-        .load(Ordering::Relaxed)
-        .saturating_add(2 * options.segment_bytes)
-        .saturating_add(options.reserve_bytes);
+    let needed = maintenance.needed();
     maintenance.free_bytes.store(free, Ordering::Relaxed);
+
     let low = free < needed;
     if maintenance.low.swap(low, Ordering::Relaxed) != low {
         if low {
