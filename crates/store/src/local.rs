@@ -84,7 +84,8 @@ pub async fn open_local(
 }
 
 fn lock(path: PathBuf) -> Result<std::fs::File, StoreError> {
-    let file = std::fs::File::options().create(true).append(true).open(&path);
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let file = std::fs::File::options().create(true).append(true).mode(0o600).open(&path);
     let file = file.map_err(StoreError::io("open", &path))?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),

@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::DirBuilderExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -29,6 +30,9 @@ impl SledIndex {
     /// [`StoreError::Index`] where sled refuses, or panics.
     pub(crate) fn open(directory: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
         let fresh = !directory.join("db").exists();
+        let mut private = fs::DirBuilder::new();
+        private.recursive(true).mode(0o700);
+        private.create(directory).map_err(StoreError::io("create", directory))?;
         remove_stale(directory)?;
         let config = Config::new()
             .path(directory)

@@ -51,6 +51,8 @@ impl Writing<'_, '_> {
                 self.send_home(origin, encoded, now);
             }
             self.release(message)?;
+        } else {
+            self.release_large_body(message)?;
         }
         self.notes.push(Note::Time(now));
         Ok(Outcome::GivenUp(true))

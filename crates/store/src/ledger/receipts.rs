@@ -13,7 +13,7 @@ use crate::{
     StoreError,
     contract::{Outcome, ReceiptIgnored, ReceiptPosition, Role, State, TakeReceipt},
     keys,
-    record::TrackRecord,
+    record::{MessageRecord, TrackRecord},
 };
 
 impl Writing<'_, '_> {
@@ -53,6 +53,8 @@ impl Writing<'_, '_> {
         }
         if relayed {
             self.release(message)?;
+        } else {
+            self.release_large_body(message)?;
         }
         self.notes.push(Note::Time(now));
         Ok(Outcome::ReceiptTaken)
@@ -107,6 +109,28 @@ impl Writing<'_, '_> {
         if !Self::is_held(&self.tracks(message)?) {
             self.drop_message(message)?;
         }
+        Ok(())
+    }
+
+    /// Gives an own message's large body back once every recipient has it, or never will. Small
+    /// bodies stay beside their manifests until they are forgotten.
+    pub(super) fn release_large_body(
+        &mut self,
+        message: &bureau_core::MessageId,
+    ) -> Result<(), StoreError> {
+        let key = keys::message(message);
+        let Some(mut record) = self.read::<MessageRecord>(&key)? else { return Ok(()) };
+        let Some(digest) = record.file() else { return Ok(()) };
+        let under_way = |(_, track): &(BureauCode, TrackRecord)| {
+            matches!(track.state(), State::Queued | State::Relayed)
+        };
+        if self.tracks(message)?.iter().any(under_way) {
+            return Ok(());
+        }
+        record.body_digest = Bytes::new();
+        self.write(key, &record);
+        self.delete(keys::body(&digest, message));
+        self.notes.push(Note::BodyReleased(digest));
         Ok(())
     }
 
