@@ -88,12 +88,11 @@ fn python() -> Option<PathBuf> {
     };
     let python = python.display();
     assert!(named.is_none() && env::var_os("CI").is_none(), "{python} has no grpcio: {why}");
-    // Not by a macro: the harness keeps those back where a test passes.
-    writeln!(
-        io::stderr(),
+    let told = format!(
         "\nNOT RUN: the README's Python client was not tried: {python} has no grpcio ({why}).\n\
-         pip install grpcio grpcio-reflection, or set BUREAU_PYTHON to a Python that has it.\n"
-    )
-    .unwrap();
+         pip install grpcio grpcio-reflection, or set BUREAU_PYTHON to a Python that has it.\n\n"
+    );
+    // Not by a macro: the test harness keeps those back where a test passes.
+    io::stderr().write_all(told.as_bytes()).unwrap();
     None
 }

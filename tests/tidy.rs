@@ -319,7 +319,7 @@ fn options(code: &str) -> BTreeSet<String> {
         let inner = kind.trim_start_matches("Vec<").trim_end_matches('>');
         match structs.get(inner) {
             Some(fields) => {
-                options.extend(fields.iter().map(|(name, _)| format!("{field}.{name}")))
+                options.extend(fields.iter().map(|(name, _)| format!("{field}.{name}")));
             }
             None => drop(options.insert((*field).to_owned())),
         }
