@@ -1,0 +1,173 @@
+//! What a store is told, and what it decides.
+
+use bureau_core::{BureauCode, DeskName, Envelope, Receipt, Slip, Timestamp, Verified};
+use bytes::Bytes;
+
+use super::{ReceiptPosition, RequestKey, RequestMade, Timer};
+
+/// One thing to decide and make durable.
+#[derive(Debug, Clone)]
+pub enum Operation {
+    /// A message of this bureau.
+    Accept(Box<Accept>),
+    /// A message of another bureau, brought by a link.
+    Receive(Box<Receive>),
+    /// A receipt, brought by a link.
+    TakeReceipt(Box<TakeReceipt>),
+    /// This node gives a message up that waits here: it expired, or the next hop will never take
+    /// it. The receipt, signed here, says which.
+    GiveUp(Box<GiveUp>),
+    /// A desk takes a message over.
+    Acknowledge(Box<Acknowledge>),
+    /// Outgoing receipts are durable at the next hop.
+    ReceiptsTaken(Vec<ReceiptPosition>),
+    /// A timer was handled. A [`TimerKind::Forget`] timer also forgets its messages; one that
+    /// may not be forgotten yet gets a new timer a day later.
+    TimerHandled {
+        /// Which.
+        timer: Timer,
+        /// When.
+        now: Timestamp,
+    },
+}
+
+/// A message of this bureau.
+#[derive(Debug, Clone)]
+pub struct Accept {
+    /// What is sent.
+    pub envelope: Verified<Envelope>,
+    /// For whom, each with its place in its count (see [`Head`]).
+    pub slips: Vec<(Verified<Slip>, u64)>,
+    /// The desk that submits.
+    pub desk: DeskName,
+    /// Its request id, if it gave one.
+    pub request: Option<(RequestKey, [u8; 32])>,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// A message of another bureau.
+#[derive(Debug, Clone)]
+pub struct Receive {
+    /// What is sent.
+    pub envelope: Verified<Envelope>,
+    /// What is done with each slip.
+    pub slips: Vec<ReceiveSlip>,
+    /// The peer that brought it.
+    pub hop: BureauCode,
+    /// Nodes it passed before this one.
+    pub hops: u32,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// A slip that came with a message, and what is done with it.
+#[derive(Debug, Clone)]
+pub struct ReceiveSlip {
+    /// The slip.
+    pub slip: Verified<Slip>,
+    /// What is done.
+    pub action: ReceiveAction,
+    /// The receipt that says so, signed here: DELIVERED, CUSTODY or REFUSED. Kept where the slip
+    /// is new; otherwise the first one is given again.
+    pub receipt: Verified<Receipt>,
+}
+
+/// What is done with a slip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReceiveAction {
+    /// It is for this bureau: into the inbox.
+    Deliver,
+    /// It is for another: into the queue.
+    Relay,
+    /// It is for this bureau, and refused: only the refusal is kept, no content.
+    Refuse,
+}
+
+/// A receipt that a link brought.
+#[derive(Debug, Clone)]
+pub struct TakeReceipt {
+    /// The receipt.
+    pub receipt: Verified<Receipt>,
+    /// The peer that brought it.
+    pub hop: BureauCode,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// A message that is given up here for one recipient.
+#[derive(Debug, Clone)]
+pub struct GiveUp {
+    /// EXPIRED or REFUSED, signed here.
+    pub receipt: Verified<Receipt>,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// A desk takes a message over.
+#[derive(Debug, Clone)]
+pub struct Acknowledge {
+    /// ACKNOWLEDGED, signed here.
+    pub receipt: Verified<Receipt>,
+    /// The desk.
+    pub desk: DeskName,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// What was decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// [`Operation::Accept`]: it is accepted.
+    Accepted,
+    /// [`Operation::Accept`]: this request was made before, for the same content. Nothing changed.
+    RequestRepeated(RequestMade),
+    /// [`Operation::Accept`]: this request id was used for another content. Nothing changed.
+    RequestReused,
+    /// [`Operation::Receive`]: for each slip, in order.
+    Received(Vec<Received>),
+    /// [`Operation::TakeReceipt`]: it counted.
+    ReceiptTaken,
+    /// [`Operation::TakeReceipt`]: nothing changed, and the hop need not send it again: known
+    /// already, of an unknown message or slip, or not this signer's to give.
+    ReceiptIgnored(ReceiptIgnored),
+    /// [`Operation::GiveUp`]: it is given up; or `false`, it did not wait here any more.
+    GivenUp(bool),
+    /// [`Operation::Acknowledge`]: since when and by whom it is acknowledged. `fresh` where that is this call.
+    Acknowledged {
+        /// When it was first acknowledged.
+        time: Timestamp,
+        /// By which desk.
+        desk: DeskName,
+        /// Whether by this call.
+        fresh: bool,
+    },
+    /// [`Operation::Acknowledge`]: no such message in the inbox.
+    NotFound,
+    /// [`Operation::ReceiptsTaken`], [`Operation::TimerHandled`].
+    Done,
+}
+
+/// What became of a slip that a link brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Received {
+    /// New: its receipt was kept and is to be sent to the hop.
+    Fresh,
+    /// Seen before, and still for this node to answer: the receipt that was given then, encoded.
+    Repeat(Bytes),
+    /// This node relayed it before and passed it on: who holds it now. The hop that asks keeps custody.
+    PassedOn(BureauCode),
+}
+
+/// Why a receipt changed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReceiptIgnored {
+    /// Known already.
+    Repeated,
+    /// No such message and recipient here.
+    UnknownMessage,
+    /// It names another slip.
+    SlipMismatch,
+    /// Its signer may not give it: EXPIRED before the time, or from one who never held it.
+    NotItsToGive,
+}

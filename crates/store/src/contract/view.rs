@@ -1,0 +1,256 @@
+//! What a store shows.
+
+use bureau_core::{
+    BureauCode, DeskName, Lane, Manifest, MessageId, Timestamp, receipt::ReceiptKind,
+};
+use bytes::Bytes;
+
+/// A desk's request id.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RequestKey {
+    /// The desk.
+    pub desk: DeskName,
+    /// The UUID.
+    pub id: [u8; 16],
+}
+
+/// What a request id was used for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestMade {
+    /// Digest of the request.
+    pub digest: [u8; 32],
+    /// The message.
+    pub message: MessageId,
+    /// When it was accepted.
+    pub accepted: Timestamp,
+    /// When it expires.
+    pub expires: Timestamp,
+}
+
+/// The last slip given out to a recipient in a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The recipient.
+    pub recipient: BureauCode,
+    /// The lane.
+    pub lane: Lane,
+    /// Its place in the count.
+    pub sequence: u64,
+    /// Its digest.
+    pub slip: [u8; 32],
+}
+
+/// A message that waits, as a link sends it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queued {
+    /// Where it stands and what it is.
+    pub entry: QueuedEntry,
+    /// The signed manifest, encoded.
+    pub signed_manifest: Bytes,
+    /// The body.
+    pub body: Bytes,
+    /// The signed slip, encoded.
+    pub slip: Bytes,
+}
+
+/// A slip that waits, without its message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueuedSlip {
+    /// Where it stands.
+    pub position: QueuePosition,
+    /// The signed slip, encoded.
+    pub slip: Bytes,
+}
+
+/// A message that waits, without its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueuedEntry {
+    /// Where it stands.
+    pub position: QueuePosition,
+    /// The message.
+    pub message: MessageId,
+    /// Its origin.
+    pub origin: BureauCode,
+    /// Digest of its slip.
+    pub slip_digest: [u8; 32],
+    /// Since when it waits here.
+    pub enqueued: Timestamp,
+    /// When it expires.
+    pub expires: Timestamp,
+    /// Size of the envelope in bytes, about.
+    pub size: u64,
+    /// Nodes it passed, this one included.
+    pub hops: u32,
+    /// Slips of the same message that were queued here together.
+    pub fan_out: u32,
+    /// The peer it came from; `None` where it is this bureau's own.
+    pub previous_hop: Option<BureauCode>,
+}
+
+/// A place in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QueuePosition {
+    /// For whom.
+    pub destination: BureauCode,
+    /// How urgent.
+    pub lane: Lane,
+    /// The number.
+    pub number: u64,
+}
+
+/// How much waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depth {
+    /// For whom.
+    pub destination: BureauCode,
+    /// How urgent.
+    pub lane: Lane,
+    /// How many.
+    pub messages: u64,
+    /// Since when the oldest waits.
+    pub oldest: Timestamp,
+}
+
+/// A place among outgoing receipts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReceiptPosition {
+    /// Where it must go.
+    pub destination: BureauCode,
+    /// The number.
+    pub number: u64,
+}
+
+/// A receipt on its way to a message's origin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutgoingReceipt {
+    /// Where it stands.
+    pub position: ReceiptPosition,
+    /// The signed receipt, encoded.
+    pub receipt: Bytes,
+}
+
+/// A message in the inbox.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Arrived {
+    /// Its number.
+    pub number: u64,
+    /// Its id.
+    pub message: MessageId,
+    /// What everyone may see.
+    pub manifest: Manifest,
+    /// Digest of the slip it came with.
+    pub slip: [u8; 32],
+    /// The body; empty where it was not asked for.
+    pub body: Bytes,
+    /// The peer that brought it.
+    pub hop: BureauCode,
+    /// When it was delivered.
+    pub delivered: Timestamp,
+    /// When and by which desk it was acknowledged.
+    pub acknowledged: Option<(Timestamp, DeskName)>,
+}
+
+/// What this node is to a (message, recipient).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// This bureau sent it.
+    Origin,
+    /// This bureau passes it on.
+    Relay,
+    /// It is for this bureau.
+    Recipient,
+}
+
+/// What is known of a message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tracked {
+    /// The message.
+    pub message: MessageId,
+    /// What everyone may see; `None` where only the memory of the id is left.
+    pub manifest: Option<Manifest>,
+    /// The body, while it is held here; only for the origin's own messages.
+    pub body: Bytes,
+    /// Its origin.
+    pub origin: BureauCode,
+    /// When it expires.
+    pub expires: Timestamp,
+    /// For each recipient, by code.
+    pub recipients: Vec<TrackedRecipient>,
+}
+
+/// What is known of a message for one recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrackedRecipient {
+    /// The recipient.
+    pub recipient: BureauCode,
+    /// What this node is to it.
+    pub role: Role,
+    /// Where it stands.
+    pub state: State,
+    /// Where it waits, while it does.
+    pub position: Option<QueuePosition>,
+    /// Digest of its slip.
+    pub slip: [u8; 32],
+    /// Who holds it, by the last custody receipt; `None`: this node, or the recipient.
+    pub holder: Option<BureauCode>,
+    /// Every receipt that was kept, oldest first.
+    pub receipts: Vec<KeptReceipt>,
+}
+
+/// Where a message stands for one recipient, as far as this node knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// It waits here.
+    Queued,
+    /// Another relay has custody.
+    Relayed,
+    /// The recipient has it.
+    Delivered,
+    /// A desk of the recipient has taken it.
+    Acknowledged,
+    /// It was refused for good.
+    Refused,
+    /// It was not delivered in time.
+    Expired,
+}
+
+/// A receipt that was kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptReceipt {
+    /// What it says happened.
+    pub kind: ReceiptKind,
+    /// Who signed it.
+    pub signer: BureauCode,
+    /// When it was stored here.
+    pub received: Timestamp,
+    /// The signed receipt, encoded.
+    pub receipt: Bytes,
+}
+
+/// Something to do at a time, for some messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timer {
+    /// From when on: ticks of five seconds since 1970.
+    pub tick: u64,
+    /// Which of that tick.
+    pub number: u64,
+    /// What.
+    pub kind: TimerKind,
+    /// For which messages.
+    pub messages: Vec<MessageId>,
+}
+
+/// What is to do at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum TimerKind {
+    /// The messages expire: those that wait here are given up.
+    Expire = 1,
+    /// They expired a while ago: the origin gives those up that no answer came for.
+    Overdue = 2,
+    /// They need not be remembered any more.
+    Forget = 3,
+}
+
+/// How long after expiry an origin waits for the answer of a custodian.
+pub const OVERDUE_AFTER_EXPIRY_MS: i64 = 10 * 60 * 1000;
