@@ -16,8 +16,8 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub(crate) use self::transaction::Transaction;
 use self::transaction::Overlay;
+pub(crate) use self::transaction::Transaction;
 use crate::{
     StoreError,
     disk::Disk,

@@ -11,7 +11,7 @@ use std::{io, path::Path};
 
 pub(crate) use real::RealDisk;
 #[cfg(test)]
-pub(crate) use sim::SimDisk;
+pub(crate) use sim::{Event, SimDisk, Unsynced};
 
 /// A disk.
 pub(crate) trait Disk: Clone + Send + Sync + 'static {

@@ -7,7 +7,7 @@ mod sled;
 use sha2::{Digest as _, Sha256};
 
 #[cfg(test)]
-pub(crate) use memory::MemoryIndex;
+pub(crate) use memory::{MemoryHome, MemoryIndex};
 pub(crate) use sled::SledIndex;
 
 use crate::{StoreError, journal::Write};
@@ -99,8 +99,7 @@ impl Summary {
 
 fn hash(key: &[u8], value: &[u8]) -> u128 {
     let length = (key.len() as u64).to_be_bytes();
-    let digest =
-        Sha256::new_with_prefix(length).chain_update(key).chain_update(value).finalize();
+    let digest = Sha256::new_with_prefix(length).chain_update(key).chain_update(value).finalize();
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
     u128::from_be_bytes(bytes)

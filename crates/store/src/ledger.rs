@@ -145,7 +145,13 @@ impl Writing<'_, '_> {
     }
 
     /// Keeps a message's content: small bodies in the record, large ones by their file.
-    fn keep_message(&mut self, id: &MessageId, signed_manifest: Bytes, body: &Bytes, digest: [u8; 32]) -> MessageRecord {
+    fn keep_message(
+        &mut self,
+        id: &MessageId,
+        signed_manifest: Bytes,
+        body: &Bytes,
+        digest: [u8; 32],
+    ) -> MessageRecord {
         let mut record = MessageRecord { signed_manifest, ..MessageRecord::default() };
         // An origin may sign a manifest of 4 KiB: then even a small body goes into a file.
         let inline = body.len() <= INLINE_BODY_BYTES_MAX
@@ -216,7 +222,12 @@ impl Writing<'_, '_> {
     }
 
     /// Puts a message under a timer. Messages of one time share a record.
-    fn set_timer(&mut self, at: Timestamp, kind: TimerKind, message: MessageId) -> Result<(), StoreError> {
+    fn set_timer(
+        &mut self,
+        at: Timestamp,
+        kind: TimerKind,
+        message: MessageId,
+    ) -> Result<(), StoreError> {
         let tick = tick_after(at);
         if self.ledger.open_timers.len() > OPEN_TIMERS_MAX {
             self.ledger.open_timers.clear();

@@ -24,6 +24,8 @@ mod local;
 mod open;
 mod record;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 pub use error::StoreError;
 pub use index::VALUE_BYTES_MAX;

@@ -22,7 +22,7 @@ use crate::{
     bodies::Bodies,
     committer::{Committer, Health},
     contract::{
-        Arrived, Changes, Depth, Head, Operation, OutgoingReceipt, Outcome, QueuePosition, Queued,
+        Arrived, Changes, Depth, Head, Operation, Outcome, OutgoingReceipt, QueuePosition, Queued,
         QueuedEntry, QueuedSlip, RequestKey, RequestMade, Role, Room, Store, Timer, Tracked,
     },
     disk::{Disk, RealDisk},
@@ -206,8 +206,7 @@ fn large_bodies(operations: &[Operation]) -> Vec<([u8; 32], Bytes)> {
     let large = large.filter(|envelope| {
         // The signature of a manifest takes under 1 KiB.
         let body = envelope.body().len();
-        body > INLINE_BODY_BYTES_MAX
-            || envelope.signed_manifest().len() + body > INLINE_BYTES_MAX
+        body > INLINE_BODY_BYTES_MAX || envelope.signed_manifest().len() + body > INLINE_BYTES_MAX
     });
     large.map(|envelope| (envelope.manifest().body.digest, envelope.body().clone())).collect()
 }
@@ -218,8 +217,7 @@ impl<D: Disk, I: Index> Store for JournaledStore<D, I> {
         let brings_work = |operation: &Operation| {
             matches!(operation, Operation::Accept(_) | Operation::Receive(_))
         };
-        if self.parts.maintenance.low.load(Ordering::Relaxed)
-            && operations.iter().any(brings_work)
+        if self.parts.maintenance.low.load(Ordering::Relaxed) && operations.iter().any(brings_work)
         {
             return Err(StoreError::DiskLow);
         }
@@ -237,7 +235,10 @@ impl<D: Disk, I: Index> Store for JournaledStore<D, I> {
         Ok(outcomes.into_iter().map(|(outcome, _)| outcome).collect())
     }
 
-    async fn requests(&self, keys: Vec<RequestKey>) -> Result<Vec<Option<RequestMade>>, StoreError> {
+    async fn requests(
+        &self,
+        keys: Vec<RequestKey>,
+    ) -> Result<Vec<Option<RequestMade>>, StoreError> {
         self.read(move |reading| reading.requests(&keys)).await
     }
 

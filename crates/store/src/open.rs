@@ -277,8 +277,7 @@ impl<D: Disk, H: IndexHome> Opening<'_, D, H> {
         };
         let segment = self.found.next_segment;
         let segment_bytes = self.options.segment_bytes;
-        let mut journal =
-            Journal::begin(self.disk, &directory, segment_bytes, segment, last, sum)?;
+        let mut journal = Journal::begin(self.disk, &directory, segment_bytes, segment, last, sum)?;
         if !ahead {
             journal::replay(self.disk, &directory, self.found, last, |_, writes| {
                 journal.append_unsynced(&writes).map(|_| ())

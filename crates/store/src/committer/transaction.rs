@@ -76,8 +76,7 @@ impl<'a> Transaction<'a> {
     /// All pairs under a prefix, in order. For prefixes of few keys.
     pub(crate) fn scan_prefix(&self, prefix: &[u8]) -> Result<Pairs, StoreError> {
         let found = self.index.scan(prefix, prefix, usize::MAX)?;
-        let mut pairs: Writes =
-            found.into_iter().map(|(key, value)| (key, Some(value))).collect();
+        let mut pairs: Writes = found.into_iter().map(|(key, value)| (key, Some(value))).collect();
         let from = || prefix.to_vec()..;
         let under = |key: &Vec<u8>| key.starts_with(prefix);
         let overlay = self.overlay.writes.range(from()).take_while(|(key, _)| under(key));

@@ -56,7 +56,6 @@ impl Found {
     pub(crate) fn first(&self) -> Option<u64> {
         self.groups.first().map(|group| group.number)
     }
-
 }
 
 /// Reads every segment, and remembers of each group what it needs.
@@ -159,9 +158,10 @@ impl Found {
         while self.groups.last().is_some_and(|last| last.number >= number) {
             self.groups.pop();
         }
-        let follows = self.groups.last().is_none_or(|last| {
-            last.number + 1 == number && last.sum == group.header.previous
-        });
+        let follows = self
+            .groups
+            .last()
+            .is_none_or(|last| last.number + 1 == number && last.sum == group.header.previous);
         if !follows {
             self.note(hole);
         }

@@ -39,15 +39,16 @@ impl<D: Disk> Ahead<D> {
     pub(super) fn start(disk: D, directory: PathBuf, segment_bytes: u64, first: u64) -> Self {
         // One ready, one in the making.
         let (sender, made) = sync_channel(1);
-        let thread = std::thread::Builder::new().name("journal-ahead".to_owned()).spawn(move || {
-            for segment in first.. {
-                let file = make(&disk, &directory, segment_bytes, segment);
-                let failed = file.is_err();
-                if sender.send(file).is_err() || failed {
-                    return;
+        let thread =
+            std::thread::Builder::new().name("journal-ahead".to_owned()).spawn(move || {
+                for segment in first.. {
+                    let file = make(&disk, &directory, segment_bytes, segment);
+                    let failed = file.is_err();
+                    if sender.send(file).is_err() || failed {
+                        return;
+                    }
                 }
-            }
-        });
+            });
         Self { made: Some(made), thread: thread.ok() }
     }
 

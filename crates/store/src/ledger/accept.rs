@@ -27,8 +27,12 @@ impl Writing<'_, '_> {
             };
             self.write(keys::request(key), &record);
         }
-        let mut message =
-            self.keep_message(&id, envelope.signed_manifest(), envelope.body(), manifest.body.digest);
+        let mut message = self.keep_message(
+            &id,
+            envelope.signed_manifest(),
+            envelope.body(),
+            manifest.body.digest,
+        );
         if let Some((key, _)) = &request {
             message.request_desk = key.desk.to_string();
             message.request_id = Bytes::copy_from_slice(&key.id);

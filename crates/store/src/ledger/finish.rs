@@ -1,10 +1,6 @@
 //! How it ends: given up, acknowledged, expired, forgotten.
 
-use bureau_core::{
-    MessageId, Timestamp,
-    limits::MEMORY_AFTER_EXPIRY_MS,
-    receipt::ReceiptKind,
-};
+use bureau_core::{MessageId, Timestamp, limits::MEMORY_AFTER_EXPIRY_MS, receipt::ReceiptKind};
 use bytes::Bytes;
 
 use super::{Note, TICK_MS, Writing};

@@ -6,9 +6,7 @@ use bytes::Bytes;
 use super::{Note, Writing};
 use crate::{
     StoreError,
-    contract::{
-        Outcome, Receive, ReceiveAction, ReceiveSlip, Received, Role, State, TimerKind,
-    },
+    contract::{Outcome, Receive, ReceiveAction, ReceiveSlip, Received, Role, State, TimerKind},
     keys,
     record::{InboxRecord, QueueRecord, TrackRecord, role_number, state_number},
 };

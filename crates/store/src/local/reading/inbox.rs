@@ -51,9 +51,9 @@ impl<D: Disk, I: Index> Reading<D, I> {
         message: &MessageId,
     ) -> Result<Option<Arrived>, StoreError> {
         let tracks = self.tracks(message)?;
-        let arrived = tracks.iter().find(|(_, track)| {
-            track.role() == Role::Recipient && track.inbox_number > 0
-        });
+        let arrived = tracks
+            .iter()
+            .find(|(_, track)| track.role() == Role::Recipient && track.inbox_number > 0);
         match arrived {
             Some((_, track)) => self.inbox_number(track.inbox_number, true),
             None => Ok(None),
@@ -66,11 +66,8 @@ impl<D: Disk, I: Index> Reading<D, I> {
         let message = MessageId::from_bytes(&record.message).map_err(|_| damaged())?;
         let stored = self.get::<MessageRecord>(&keys::message(&message))?;
         let stored = stored.ok_or_else(damaged)?;
-        let (signed, body) = if content {
-            self.content(stored)?
-        } else {
-            (stored.signed_manifest, Bytes::new())
-        };
+        let (signed, body) =
+            if content { self.content(stored)? } else { (stored.signed_manifest, Bytes::new()) };
         let acknowledged = match record.acknowledged_ms {
             0 => None,
             ms => {

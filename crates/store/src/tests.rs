@@ -1,0 +1,7 @@
+//! The store tried: the contract over every engine, power cuts, damage.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod contract_suite;
+mod damage;
+mod fixture;
+mod power_cut;
