@@ -5,9 +5,7 @@ mod harness;
 
 use std::{collections::HashSet, time::Duration};
 
-use bureau_proto::desk::v1::{
-    DeliveryState, SubmitManyRequest, submit_many_response::Outcome,
-};
+use bureau_proto::desk::v1::{DeliveryState, SubmitManyRequest, submit_many_response::Outcome};
 use harness::{Desk, Network, Program, desk::message, until};
 use tokio_stream::StreamExt as _;
 

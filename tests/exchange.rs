@@ -112,10 +112,8 @@ async fn urgent_goes_first_and_order_is_kept() {
 async fn a_request_repeated_is_one_message() {
     let mut network = Network::mesh(program(), &["FR", "KE"], "IPSG");
     network.start("FR").await;
-    let request = SubmitRequest {
-        request_id: uuid::Uuid::now_v7().to_string(),
-        ..message(&["KE"], "once")
-    };
+    let request =
+        SubmitRequest { request_id: uuid::Uuid::now_v7().to_string(), ..message(&["KE"], "once") };
     let first = network.desk("FR").submit(request.clone()).await.unwrap();
     // All at once, and again after a restart.
     let desk = network.desk("FR");

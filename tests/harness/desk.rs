@@ -8,7 +8,7 @@ use bureau_net::{
 };
 use bureau_proto::{
     admin::v1::{
-        GetStatusRequest, GetStatusResponse, ListPeersRequest, Peer, QueueDepth, ListQueueRequest,
+        GetStatusRequest, GetStatusResponse, ListPeersRequest, ListQueueRequest, Peer, QueueDepth,
         admin_service_client::AdminServiceClient,
     },
     desk::v1::{
@@ -79,7 +79,9 @@ impl Desk {
         let request = TrackRequest { message_id: "aaaaaa".to_owned() };
         match DeskServiceClient::new(channel.channel()).track(request).await {
             Ok(_) => true,
-            Err(status) => !matches!(status.code(), tonic::Code::Unavailable | tonic::Code::Unknown),
+            Err(status) => {
+                !matches!(status.code(), tonic::Code::Unavailable | tonic::Code::Unknown)
+            }
         }
     }
 
@@ -118,11 +120,8 @@ impl Desk {
         let mut client = self.client().await;
         let (mut all, mut token) = (Vec::new(), String::new());
         loop {
-            let request = ListInboxRequest {
-                page_size: 500,
-                page_token: token,
-                include_acknowledged: false,
-            };
+            let request =
+                ListInboxRequest { page_size: 500, page_token: token, include_acknowledged: false };
             let page = client.list_inbox(request).await.unwrap().into_inner();
             all.extend(page.entries.into_iter().map(|entry| (entry.number, entry.message_id)));
             token = page.next_page_token;

@@ -169,7 +169,8 @@ impl Network {
 
     pub fn signal(&self, bureau: &str, signal: rustix::process::Signal) {
         let pid = i32::try_from(self.nodes[bureau].id()).unwrap();
-        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal)
+            .unwrap();
     }
 
     pub fn pid(&self, bureau: &str) -> u32 {

@@ -9,9 +9,7 @@ use bureau_core::{
     envelope::{Content, HandlingCode, Kind, SealingSuite},
     slip::{Count, Label},
 };
-use bureau_net::{
-    Connections, DialLimits, Dialer, Target, TlsFiles, TlsStore, connections,
-};
+use bureau_net::{Connections, DialLimits, Dialer, Target, TlsFiles, TlsStore, connections};
 use bureau_proto::{
     envelope::v1::Body,
     link::v1::{
