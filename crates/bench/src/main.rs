@@ -1,113 +1,146 @@
-//! Measured side by side: the disk, the store, the node; and soak runs that try the promises with
-//! real processes. Nothing that is shipped depends on it.
+//! Measured side by side in one run, on this machine, with real parts: the disk, the store, whole
+//! nodes over mutual TLS; and soak runs that look for what is lost or comes twice.
 //!
-//! The rooms:
-//! - `cluster`, `desk`: nodes as processes of their own, and calls to them as a desk;
-//! - `traffic`, `ledger`: messages sent and taken, and the book that finds what is lost or doubled;
-//! - `raw`, `store`, `accept`: figures; `soak`, `backlog`: promises;
-//! - `figures`, `report`: numbers, and how they are shown.
+//! - `store`: appends with one sync, alone and in groups, beside the store's committer;
+//! - `accept`: the same, and whole nodes: durable submissions a second, and the way to the next node;
+//! - `soak kill`: nodes killed at random under load; `backlog`: a peer that was away.
+//!
+//! Nodes are started by running this very program again as `bureau`.
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a bench prints, and ends where it cannot go on"
+)]
+
+#[path = "../../../tests/harness/mod.rs"]
+mod harness;
 
 mod accept;
 mod backlog;
-mod cluster;
-mod desk;
-mod fault;
-mod figures;
-mod ledger;
-mod raw;
+mod desks;
+mod disk;
 mod report;
 mod soak;
 mod store;
-mod traffic;
 
-use std::{
-    ffi::OsString,
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{fault::BenchError, report::Format};
-
-/// Measures a node and its parts, and tries the promises with real processes.
+/// Measures this project on this machine.
 #[derive(Debug, Parser)]
-#[command(name = "bureau-bench")]
+#[command(name = "bureau-bench", version)]
 struct Arguments {
-    /// How the figures are shown
-    #[arg(short, long, value_enum, default_value_t, global = true)]
+    /// How to print.
+    #[arg(short, long, global = true, default_value = "table")]
     output: Format,
-    /// Where the files are made; the disk that is measured. The system's temporary directory
-    /// where none is named
-    #[arg(long, global = true)]
-    directory: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// The bare disk, and the store on it
-    Store(store::Options),
-    /// The bare disk, the store, and a whole node spoken to over mutual TLS
-    Accept(accept::Options),
-    /// Promises tried for a long time
-    #[command(subcommand)]
-    Soak(SoakCommand),
-    /// Many messages accepted while the peer is down and the node is killed
-    Backlog(backlog::Options),
-    /// The program itself: nodes are started by this
-    #[command(hide = true, disable_help_flag = true)]
-    Bureau {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        words: Vec<OsString>,
-    },
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Table,
+    /// For programs: one document.
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
-enum SoakCommand {
-    /// Kills nodes at random while messages flow: nothing accepted is lost, nothing comes twice
-    Kill(soak::Options),
+enum Command {
+    /// The disk alone, and the store's committer over it.
+    Store(Load),
+    /// The disk, the store, and a whole node, in one run.
+    Accept(Load),
+    /// Runs that look for faults.
+    #[command(subcommand)]
+    Soak(Soak),
+    /// Messages accepted while a peer is down; a node killed; all must arrive once.
+    Backlog {
+        /// How many.
+        #[arg(long, default_value_t = 10_000)]
+        queued: usize,
+    },
+    /// The program itself.
+    #[command(hide = true)]
+    Bureau {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+/// How much is asked for.
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct Load {
+    /// Callers at one time.
+    #[arg(long, default_value_t = 64)]
+    clients: usize,
+    /// Bytes of each message.
+    #[arg(long, default_value_t = 1024)]
+    size: usize,
+    /// How long each part is measured.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+}
+
+#[derive(Debug, Subcommand)]
+enum Soak {
+    /// Kills a random one of three nodes, again and again, while messages flow.
+    Kill {
+        /// How often.
+        #[arg(long, default_value_t = 20)]
+        cycles: u64,
+        /// Messages a second, about.
+        #[arg(long, default_value_t = 200)]
+        rate: u64,
+        /// Which node, and when.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Command::Bureau { words } = arguments.command {
-        let name = OsString::from("bureau");
-        return ExitCode::from(bureau_cli::main(std::iter::once(name).chain(words)));
+    if let Command::Bureau { arguments } = arguments.command {
+        let program = std::iter::once("bureau".to_owned()).chain(arguments);
+        return ExitCode::from(bureau_cli::main(program.map(Into::into)));
     }
-    match measure(arguments) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
-        Err(error) => {
-            // Where nobody reads there is nobody to be told.
-            let _ = writeln!(io::stderr(), "error: {error}");
-            ExitCode::from(1)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let good = runtime.block_on(run(arguments.command, arguments.output));
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn run(command: Command, output: Format) -> bool {
+    match command {
+        Command::Store(load) => {
+            let mut report = report::Report::default();
+            disk::measure(load, &mut report);
+            store::measure(load, &mut report).await;
+            report.print(output);
+            true
         }
+        Command::Accept(load) => {
+            let mut report = report::Report::default();
+            disk::measure(load, &mut report);
+            store::measure(load, &mut report).await;
+            accept::measure(load, &mut report).await;
+            report.print(output);
+            true
+        }
+        Command::Soak(Soak::Kill { cycles, rate, seed }) => {
+            soak::kill(cycles, rate, seed, output).await
+        }
+        Command::Backlog { queued } => backlog::run(queued, output).await,
+        Command::Bureau { .. } => true,
     }
 }
 
-/// Whether what was promised held.
-fn measure(arguments: Arguments) -> Result<bool, BenchError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let format = arguments.output;
-    let directory = arguments.directory.unwrap_or_else(std::env::temp_dir);
-    runtime.block_on(async {
-        match arguments.command {
-            Command::Store(options) => report::show(&store::run(&options, &directory).await?, format),
-            Command::Accept(options) => {
-                report::show(&Box::pin(accept::run(&options, &directory)).await?, format)
-            }
-            Command::Soak(SoakCommand::Kill(options)) => {
-                report::show(&Box::pin(soak::run(&options, &directory)).await?, format)
-            }
-            Command::Backlog(options) => {
-                report::show(&Box::pin(backlog::run(&options, &directory)).await?, format)
-            }
-            // Handled before there was a runtime: it has its own.
-            Command::Bureau { .. } => Ok(true),
-        }
-    })
+/// This program, as `bureau`.
+fn program() -> harness::Program {
+    let path = std::env::current_exe().unwrap();
+    harness::Program { path, prefix: vec!["bureau".to_owned()] }
 }

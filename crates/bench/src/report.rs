@@ -88,7 +88,8 @@ impl Report {
             ["", "PER SECOND", "RATIO", "P50 MS", "P99 MS", "MAX MS", "RSS MIB", "CPU US EACH"];
         table.set_header(head);
         for row in &self.rows {
-            let number = |number: Option<f64>| number.map_or_else(String::new, |n| format!("{n:.1}"));
+            let number =
+                |number: Option<f64>| number.map_or_else(String::new, |n| format!("{n:.1}"));
             table.add_row([
                 row.what.clone(),
                 format!("{:.0}", row.per_second),

@@ -65,8 +65,7 @@ pub(crate) async fn kill(cycles: u64, rate: u64, seed: u64, output: Format) -> b
         })
         .collect();
     let seen = Seen::default();
-    let watcher =
-        tokio::spawn(watch(network.desk("KE"), Arc::clone(&seen), Arc::clone(&watching)));
+    let watcher = tokio::spawn(watch(network.desk("KE"), Arc::clone(&seen), Arc::clone(&watching)));
 
     let mut kills = HashMap::new();
     let mut ready_max = Duration::ZERO;

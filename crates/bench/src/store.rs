@@ -97,11 +97,8 @@ fn sign(load: Load, groups: u64) -> Vec<Vec<Operation>> {
                     lane: Lane::Routine,
                     origin_epoch: Epoch([1; 16]),
                     suite: SealingSuite::Open,
-                    private: Count {
-                        sequence,
-                        previous: (sequence > 1).then_some([1; 32]),
-                    }
-                    .encode(),
+                    private: Count { sequence, previous: (sequence > 1).then_some([1; 32]) }
+                        .encode(),
                     encapsulation: Bytes::new(),
                 };
                 let slip = group.add(Slip::new(&network, label));
