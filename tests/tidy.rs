@@ -123,7 +123,9 @@ fn core_is_pure() {
 #[test]
 fn nothing_shipped_panics_on_purpose() {
     let mut found = Vec::new();
-    for source in sources() {
+    // The bench ships to nobody, and ends where it cannot go on.
+    let shipped = |source: &Source| !source.path.starts_with("crates/bench");
+    for source in sources().into_iter().filter(shipped) {
         for word in [".unwrap()", ".unwrap_err()", ".expect(", ".expect_err("] {
             found.extend(source.shipped.match_indices(word).map(|(at, _)| source.place(at)));
         }

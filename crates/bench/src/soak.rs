@@ -67,22 +67,7 @@ pub(crate) async fn kill(cycles: u64, rate: u64, seed: u64, output: Format) -> b
     let seen = Seen::default();
     let watcher = tokio::spawn(watch(network.desk("KE"), Arc::clone(&seen), Arc::clone(&watching)));
 
-    let mut kills = HashMap::new();
-    let mut ready_max = Duration::ZERO;
-    let mut random = seed;
-    for cycle in 1..=cycles {
-        let victim = NODES[usize::try_from(next(&mut random) % 3).unwrap()];
-        tokio::time::sleep(Duration::from_millis(50 + next(&mut random) % 500)).await;
-        network.kill(victim);
-        *kills.entry(victim).or_insert(0) += 1;
-        let begun = Instant::now();
-        network.start(victim).await;
-        ready_max = ready_max.max(begun.elapsed());
-        if cycle % 10 == 0 || cycle == cycles {
-            let arrived = lock(&seen).len();
-            eprintln!("cycle {cycle} of {cycles}: {arrived} messages have arrived");
-        }
-    }
+    let (kills, ready_max) = strike(&mut network, cycles, seed, &seen).await;
     sending.store(true, Ordering::Relaxed);
     let (mut accepted, mut attempted, mut duplicated) = (Vec::new(), 0, 0);
     for sender in senders {
@@ -122,6 +107,32 @@ pub(crate) async fn kill(cycles: u64, rate: u64, seed: u64, output: Format) -> b
     }
     let all_acknowledged = outcome.acknowledged == outcome.accepted;
     outcome.lost == 0 && outcome.phantom == 0 && outcome.duplicated == 0 && all_acknowledged
+}
+
+/// Kills and starts nodes at random; gives how often each, and the longest time until one served.
+async fn strike(
+    network: &mut Network,
+    cycles: u64,
+    seed: u64,
+    seen: &Seen,
+) -> (HashMap<&'static str, u64>, Duration) {
+    let mut kills = HashMap::new();
+    let mut ready_max = Duration::ZERO;
+    let mut random = seed;
+    for cycle in 1..=cycles {
+        let victim = NODES[usize::try_from(next(&mut random) % 3).unwrap()];
+        tokio::time::sleep(Duration::from_millis(50 + next(&mut random) % 500)).await;
+        network.kill(victim);
+        *kills.entry(victim).or_insert(0) += 1;
+        let begun = Instant::now();
+        network.start(victim).await;
+        ready_max = ready_max.max(begun.elapsed());
+        if cycle % 10 == 0 || cycle == cycles {
+            let arrived = lock(seen).len();
+            eprintln!("cycle {cycle} of {cycles}: {arrived} messages have arrived");
+        }
+    }
+    (kills, ready_max)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -7,7 +7,7 @@ mod sled;
 use sha2::{Digest as _, Sha256};
 
 #[cfg(test)]
-pub(crate) use memory::{MemoryHome, MemoryIndex};
+pub(crate) use memory::MemoryHome;
 pub(crate) use sled::SledIndex;
 
 use crate::{StoreError, journal::Write};

@@ -36,8 +36,6 @@ struct State {
     events: Vec<Event>,
     fail_syncs: bool,
     full: bool,
-    /// Syncs that are still obeyed before the power goes, where that is planned.
-    syncs_left: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -87,11 +85,6 @@ impl SimDisk {
     /// From now on nothing can be written to new room.
     pub(crate) fn fill(&self, full: bool) {
         self.state().full = full;
-    }
-
-    /// After so many more syncs the power is gone: nothing more becomes durable.
-    pub(crate) fn cut_after(&self, syncs: u64) {
-        self.state().syncs_left = Some(syncs);
     }
 
     /// What was asked, in order.
@@ -206,9 +199,7 @@ impl Disk for SimDisk {
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
-        if !state.obeys_sync()? {
-            return Ok(());
-        }
+        state.sync()?;
         let inside = |name: &PathBuf| name.parent() == Some(path);
         let now: Vec<_> = state
             .names
@@ -227,19 +218,8 @@ impl Disk for SimDisk {
 }
 
 impl State {
-    /// Whether a sync does anything: not when the power is gone.
-    fn obeys_sync(&mut self) -> io::Result<bool> {
-        if self.fail_syncs {
-            return Err(io::Error::other("the disk failed"));
-        }
-        match &mut self.syncs_left {
-            None => Ok(true),
-            Some(0) => Ok(false),
-            Some(left) => {
-                *left -= 1;
-                Ok(true)
-            }
-        }
+    fn sync(&self) -> io::Result<()> {
+        if self.fail_syncs { Err(io::Error::other("the disk failed")) } else { Ok(()) }
     }
 }
 
@@ -270,9 +250,7 @@ impl DiskFile for SimFile {
 
     fn sync(&mut self) -> io::Result<()> {
         let mut state = self.disk.state();
-        if !state.obeys_sync()? {
-            return Ok(());
-        }
+        state.sync()?;
         let file = &mut state.files[self.file];
         file.durable.clone_from(&file.bytes);
         state.events.push(Event::Sync(self.path.clone()));

@@ -82,7 +82,8 @@ async fn a_killed_store_opens_with_everything_again_and_again() {
 #[tokio::test]
 async fn an_index_that_is_gone_or_damaged_is_rebuilt() {
     let (folder, ids) = killed(120).await;
-    let damages: [(&str, fn(&Path)); 6] = [
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 6] = [
         ("removed", |index| fs::remove_dir_all(index).unwrap()),
         ("without conf", |index| fs::remove_file(index.join("conf")).unwrap()),
         ("db of zero bytes", |index| fs::write(index.join("db"), b"").unwrap()),
