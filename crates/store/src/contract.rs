@@ -8,7 +8,7 @@
 //!   [`Outcome`] leaves the others alone.
 //! - A message is taken once for each (id, recipient), whoever brings it and however often.
 //! - Queue and inbox numbers become visible in order and are never used twice.
-//! - Everything given in is [`Verified`].
+//! - Everything given in is [`Verified`](bureau_core::Verified).
 
 mod operation;
 mod view;

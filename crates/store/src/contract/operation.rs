@@ -21,7 +21,7 @@ pub enum Operation {
     Acknowledge(Box<Acknowledge>),
     /// Outgoing receipts are durable at the next hop.
     ReceiptsTaken(Vec<ReceiptPosition>),
-    /// A timer was handled. A [`TimerKind::Forget`] timer also forgets its messages; one that
+    /// A timer was handled. A [`TimerKind::Forget`](super::TimerKind::Forget) timer also forgets its messages; one that
     /// may not be forgotten yet gets a new timer a day later.
     TimerHandled {
         /// Which.
@@ -36,7 +36,7 @@ pub enum Operation {
 pub struct Accept {
     /// What is sent.
     pub envelope: Verified<Envelope>,
-    /// For whom, each with its place in its count (see [`Head`]).
+    /// For whom, each with its place in its count (see [`Head`](super::Head)).
     pub slips: Vec<(Verified<Slip>, u64)>,
     /// The desk that submits.
     pub desk: DeskName,
