@@ -22,7 +22,9 @@ impl Default for Latencies {
 
 impl Latencies {
     pub(crate) fn note(&mut self, took: Duration) {
-        self.micros.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        // An hour is more than anything here takes; the histogram grows up to that.
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.micros.record(micros.min(3_600_000_000)).unwrap();
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
