@@ -99,6 +99,29 @@ async fn a_node_killed_while_it_accepts_keeps_what_it_answered() {
 }
 
 #[tokio::test]
+async fn a_kill_amid_checkpoints_and_snapshots_loses_nothing() {
+    let mut network = Network::mesh(program(), &["FR", "KE"], "IPSG");
+    // As small as they may be: some are always under way.
+    network.configure("FR", |text| {
+        let store = "[store]\njournal_segment_bytes = 4194304\nsnapshot_bytes = 4194304\n\n";
+        text.replace("[policy]", &format!("{store}[policy]"))
+    });
+    network.start("FR").await;
+    let mut accepted = Vec::new();
+    for _ in 0..4 {
+        let desk = network.desk("FR");
+        let submitting = tokio::spawn(async move { submit_many(&desk, &["KE"], 50_000).await });
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        network.kill("FR");
+        network.start("FR").await;
+        accepted.extend(submitting.await.unwrap());
+    }
+    assert!(network.log("FR").contains("snapshot_taken"));
+    network.start("KE").await;
+    all_arrive(&network.desk("KE"), &accepted).await;
+}
+
+#[tokio::test]
 async fn the_same_numbers_come_again_until_they_are_acknowledged() {
     let mut network = Network::mesh(program(), &["FR", "KE"], "IPSG");
     network.start_all(&["FR", "KE"]).await;

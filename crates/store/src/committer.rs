@@ -97,7 +97,11 @@ impl<R: Resolver> Committer<R> {
         let applied = Arc::new(AtomicU64::new(journal.last()));
         let appended = Arc::new(AtomicU64::new(0));
         let segment = Arc::new(AtomicU64::new(journal.segment()));
+        // A group must fit into a segment, with the one operation that overshoots.
+        let group_bytes_max =
+            usize::try_from(journal.segment_bytes() / 2).unwrap_or(GROUP_BYTES_MAX);
         let writer = Writer {
+            group_bytes_max: group_bytes_max.min(GROUP_BYTES_MAX),
             journal,
             index: Arc::clone(&index),
             resolver,
@@ -166,6 +170,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 }
 
 struct Writer<D: Disk, I: Index, R: Resolver> {
+    group_bytes_max: usize,
     journal: Journal<D>,
     index: Arc<I>,
     resolver: R,
@@ -224,7 +229,7 @@ impl<D: Disk, I: Index, R: Resolver> Writer<D, I, R> {
             let mut outcomes = Vec::with_capacity(operations.len());
             for operation in operations {
                 outcomes.push(self.resolve(operation, &mut gathering)?);
-                if gathering.bytes > GROUP_BYTES_MAX {
+                if gathering.bytes > self.group_bytes_max {
                     self.write(&mut gathering)?;
                 }
             }

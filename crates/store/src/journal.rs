@@ -67,6 +67,11 @@ impl<D: Disk> Journal<D> {
         self.last
     }
 
+    /// Size of a segment.
+    pub(crate) const fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
     /// The segment that is written now.
     pub(crate) const fn segment(&self) -> u64 {
         self.segment

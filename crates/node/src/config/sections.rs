@@ -135,13 +135,13 @@ impl Store {
             "journal_segment_bytes",
             raw.journal_segment_bytes,
             &mut store.journal_segment_bytes,
-            64 * KIB..=GIB,
+            4 * MIB..=GIB,
         );
         set.number(
             "snapshot_bytes",
             raw.snapshot_bytes,
             &mut store.snapshot_bytes,
-            64 * KIB..=64 * GIB,
+            4 * MIB..=64 * GIB,
         );
         set.number("cache_bytes", raw.cache_bytes, &mut store.cache_bytes, MIB..=64 * GIB);
         set.number(

@@ -327,7 +327,7 @@ fn numbers_stay_within_their_bounds() {
     assert!(out("limits", "handshakes = 8").contains("more than limits.handshakes (8)"));
     assert!(out("links", "stall_ms = 6000").contains("less than twice links.ping_ms"));
     assert!(out("links", "backoff_max_ms = 100").contains("less than links.backoff_base_ms"));
-    assert!(out("store", "snapshot_bytes = 65_536").contains("less than store.journal"));
+    assert!(out("store", "snapshot_bytes = 8_388_608").contains("less than store.journal"));
     assert!(fault_of("node =", "drain_seconds = 0\nnode =").contains("drain_seconds: 0 is out"));
 }
 

@@ -328,3 +328,117 @@ impl Link {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use std::sync::Arc;
+
+    use bureau_core::{
+        SigningKey,
+        roster::{self, Anchor},
+    };
+    use bureau_proto::envelope::v1 as wire;
+
+    use super::*;
+
+    fn code(text: &str) -> BureauCode {
+        text.parse().unwrap()
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::from_ms(1_800_000_000_000)
+    }
+
+    /// FR and KE, reached through the hub IPSG; ZA through nobody.
+    fn roster() -> Arc<Roster> {
+        let member = |code: &str, via: &[&str]| wire::Member {
+            code: code.to_owned(),
+            relay: code == "IPSG",
+            via: via.iter().map(|hub| (*hub).to_owned()).collect(),
+            ..wire::Member::default()
+        };
+        let network = "test".parse().unwrap();
+        let wire = wire::Roster {
+            format: 1,
+            network: "test".to_owned(),
+            serial: 1,
+            issue_time: Some(now().to_wire()),
+            expire_time: Some(now().to_wire()),
+            members: vec![
+                member("FR", &["IPSG"]),
+                member("IPSG", &[]),
+                member("KE", &["IPSG"]),
+                member("ZA", &[]),
+            ],
+            ..wire::Roster::default()
+        };
+        let key = SigningKey::from_seed(&[1; 32]);
+        let anchor = Anchor { keys: vec![key.public()], threshold: 1 };
+        let signed = roster::sign(&wire, &network, vec![key]).unwrap();
+        Arc::new(Roster::verify(signed, &network, &anchor).unwrap())
+    }
+
+    fn links(bureau: &str, peers: &[&str]) -> Links {
+        let peer = |bureau: &&str| Peer { bureau: code(bureau), addresses: Vec::new(), dial: true };
+        Links::new(code(bureau), &peers.iter().map(peer).collect::<Vec<_>>(), now())
+    }
+
+    fn begin(links: &Links, peer: &str, dialed_by: &str) -> Result<Slot, Refusal> {
+        links.begin(code(peer), "node-1".parse().unwrap(), "test", code(dialed_by), now())
+    }
+
+    #[test]
+    fn the_way_leads_straight_or_over_a_hub_that_is_up() {
+        let (roster, links) = (roster(), links("FR", &["IPSG", "KE"]));
+        let hop = |destination| links.next_hop(code(destination), &roster);
+        assert_eq!(hop("KE"), Some(code("KE")), "waited for");
+        let hub = begin(&links, "IPSG", "FR").unwrap();
+        assert_eq!(hop("KE"), Some(code("IPSG")), "a detour");
+        let _ke = begin(&links, "KE", "FR").unwrap();
+        assert_eq!(hop("KE"), Some(code("KE")), "straight");
+        assert_eq!((hop("ZA"), hop("XX")), (None, None));
+        links.end(&hub, "STALLED", now());
+        assert_eq!(hop("IPSG"), Some(code("IPSG")));
+    }
+
+    #[test]
+    fn a_hub_does_not_send_through_another_what_it_is_the_hub_for() {
+        let (roster, links) = (roster(), links("IPSG", &["FR", "KE"]));
+        let _fr = begin(&links, "FR", "FR").unwrap();
+        assert_eq!(links.next_hop(code("KE"), &roster), Some(code("KE")));
+        assert_eq!(links.next_hop(code("ZA"), &roster), None);
+    }
+
+    #[test]
+    fn of_two_links_dialed_at_once_both_sides_keep_the_same() {
+        for (here, peer) in [("FR", "KE"), ("KE", "FR")] {
+            let links = links(here, &[peer]);
+            // FR has the lower code: what it dialed stays, in whatever order they come.
+            let of_ke = begin(&links, peer, "KE").unwrap();
+            let of_fr = begin(&links, peer, "FR").unwrap();
+            assert!(of_ke.cancel.is_cancelled() && !of_fr.cancel.is_cancelled());
+            let refused = begin(&links, peer, "KE").unwrap_err();
+            assert_eq!(refused.reason, Reason::DuplicateLink);
+            // The one that was replaced ends late, and changes nothing.
+            links.end(&of_ke, "DUPLICATE_LINK", now());
+            assert!(links.is_up(code(peer)));
+            // A second call of the same side: its first connection is dead.
+            let again = begin(&links, peer, "FR").unwrap();
+            assert!(of_fr.cancel.is_cancelled());
+            links.end(&again, "STALLED", now());
+            assert!(!links.is_up(code(peer)));
+        }
+    }
+
+    #[test]
+    fn failures_count_until_the_peer_is_heard_from() {
+        let links = links("FR", &["KE"]);
+        assert_eq!(links.failed(code("KE"), "UNREACHABLE", now()), 1);
+        assert_eq!(links.failed(code("KE"), "UNREACHABLE", now()), 2);
+        begin(&links, "KE", "KE").unwrap();
+        assert_eq!(links.statuses()[0].2.failed_attempts, 0);
+        links.cancel_all();
+        assert_eq!(begin(&links, "KE", "KE").unwrap_err().reason, Reason::ShuttingDown);
+    }
+}

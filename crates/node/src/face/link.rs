@@ -72,9 +72,8 @@ impl LinkService for LinkFace {
                 end = session::run(&engine, name, bureau, wire) => end,
                 () = session_cut(&shutdown) => return,
             };
-            // That both sides dialed at once is nobody's fault.
-            let duplicate = end.reason == bureau_core::Reason::DuplicateLink.as_str();
-            if !end.was_up && !duplicate {
+            // Where the link is up by another call, both sides dialed at once: nobody's fault.
+            if !end.was_up && !engine.links.is_up(bureau) {
                 tracing::warn!(
                     event = "link_refused",
                     peer = %bureau, reason = %end.reason, detail = %end.detail
