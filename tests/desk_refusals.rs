@@ -3,8 +3,6 @@
 
 mod harness;
 
-use std::path::Path;
-
 use bureau_proto::{
     desk::v1::{DeliveryState, SubmitManyRequest, SubmitRequest, submit_many_response::Outcome},
     envelope::v1::Lane,
@@ -76,18 +74,6 @@ fn faults() -> Vec<(SubmitRequest, &'static str, &'static str)> {
     ]
 }
 
-/// Whether a marker stands in any file of a folder.
-fn holds_marker(folder: &Path) -> bool {
-    std::fs::read_dir(folder).unwrap().any(|entry| {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
-            return holds_marker(&entry.path());
-        }
-        let bytes = std::fs::read(entry.path()).unwrap();
-        bytes.windows(MARKER.len()).any(|window| window == MARKER.as_bytes())
-    })
-}
-
 #[tokio::test]
 async fn every_fault_has_its_reason_and_leaves_no_trace() {
     let mut network = Network::mesh(program(), &["FR", "KE"], "IPSG");
@@ -112,7 +98,7 @@ async fn every_fault_has_its_reason_and_leaves_no_trace() {
     let refusal = fr.submit(all).await.unwrap_err();
     assert_eq!(refusal.violations.len(), 6, "{:?}", refusal.violations);
 
-    assert!(!holds_marker(&network.home("FR").join("data")));
+    assert!(!harness::holds(&network.home("FR").join("data"), MARKER));
     assert!(!network.log("FR").contains(MARKER));
     assert_eq!(fr.depths().await, []);
     // Nothing else is disturbed.

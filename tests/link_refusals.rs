@@ -21,6 +21,9 @@ use harness::{
 };
 use prost::Message as _;
 
+/// Stands in what is refused; it must be found nowhere afterwards.
+const MARKER: &str = "mombasa-5522";
+
 fn program() -> Program {
     Program::at(env!("CARGO_BIN_EXE_bureau"))
 }
@@ -55,7 +58,7 @@ fn raw(actor: &Actor, change: impl FnOnce(&mut envelope_wire::Manifest)) -> wire
 }
 
 fn bad_parcels(actor: &Actor) -> Vec<(&'static str, wire::Parcel)> {
-    let good = || actor.parcel(0, "good", &["KE"]);
+    let good = || actor.parcel(0, MARKER, &["KE"]);
     let changed = |at: usize| {
         let mut bytes = good().envelope.to_vec();
         let at = bytes.len() * at / 10;
@@ -63,7 +66,7 @@ fn bad_parcels(actor: &Actor) -> Vec<(&'static str, wire::Parcel)> {
         wire::Parcel { envelope: bytes.into(), ..good() }
     };
     let truncated = good().envelope.slice(..good().envelope.len() / 2);
-    let other = actor.parcel(0, "other", &["KE"]);
+    let other = actor.parcel(0, &format!("{MARKER} other"), &["KE"]);
     let day_ms = 24 * 3600 * 1000;
     let huge = Bytes::from(vec![b'x'; 1_200_000]);
     let (huge_envelope, huge_slips) = actor.sign(actor.manifest(&huge), huge, &["KE"]);
@@ -77,21 +80,21 @@ fn bad_parcels(actor: &Actor) -> Vec<(&'static str, wire::Parcel)> {
         ("*", changed(9)),
         ("FIELD_MISSING", wire::Parcel { envelope: Bytes::new(), ..good() }),
         ("SLIP_MISMATCH", wire::Parcel { slips: other.slips, ..good() }),
-        ("WRONG_RECIPIENT", actor.parcel(0, "x", &["FR"])),
-        ("SELF_RECIPIENT", actor.parcel(0, "x", &["BR"])),
-        ("UNKNOWN_BUREAU", actor.parcel(0, "x", &["XX"])),
+        ("WRONG_RECIPIENT", actor.parcel(0, MARKER, &["FR"])),
+        ("SELF_RECIPIENT", actor.parcel(0, MARKER, &["BR"])),
+        ("UNKNOWN_BUREAU", actor.parcel(0, MARKER, &["XX"])),
         ("TOO_MANY_HOPS", wire::Parcel { hops: 9, ..good() }),
-        ("ALREADY_EXPIRED", with(actor, "x", |m| m.expires = now().plus_ms(-1))),
+        ("ALREADY_EXPIRED", with(actor, MARKER, |m| m.expires = now().plus_ms(-1))),
         (
             "CREATED_IN_FUTURE",
-            with(actor, "x", |m| {
+            with(actor, MARKER, |m| {
                 m.created = now().plus_ms(400_000);
                 m.expires = now().plus_ms(800_000);
             }),
         ),
-        ("LIFETIME_TOO_LONG", with(actor, "x", |m| m.expires = now().plus_ms(31 * day_ms))),
-        ("DIGEST_MISMATCH", with(actor, "x", |m| m.body = Content::of(b"another"))),
-        ("TOO_MANY_ATTACHMENTS", with(actor, "x", |m| m.attachments = vec![Content::of(b"a")])),
+        ("LIFETIME_TOO_LONG", with(actor, MARKER, |m| m.expires = now().plus_ms(31 * day_ms))),
+        ("DIGEST_MISMATCH", with(actor, MARKER, |m| m.body = Content::of(b"another"))),
+        ("TOO_MANY_ATTACHMENTS", with(actor, MARKER, |m| m.attachments = vec![Content::of(b"a")])),
         ("BODY_TOO_LARGE", parcel(0, &huge_envelope, &huge_slips)),
         ("WRONG_ORIGIN", raw(actor, |m| m.origin = "FR".to_owned())),
         ("UNKNOWN_KIND", raw(actor, |m| m.kind = 77)),
@@ -104,7 +107,7 @@ fn bad_parcels(actor: &Actor) -> Vec<(&'static str, wire::Parcel)> {
             let (envelope, slips) = actor.sign(actor.manifest(&noise), noise, &["KE"]);
             parcel(0, &envelope, &slips)
         }),
-        ("REFUSED CONTROL_CHARACTERS", actor.parcel(0, "a\u{1b}[2J", &["KE"])),
+        ("REFUSED CONTROL_CHARACTERS", actor.parcel(0, &format!("{MARKER}\u{1b}[2J"), &["KE"])),
         ("REFUSED NOT_UTF8", {
             let text = envelope_wire::Body {
                 format: 1,
@@ -133,6 +136,8 @@ async fn every_bad_parcel_is_refused_by_itself_and_the_line_moves_on() {
     }
     let inbox = network.desk("KE").inbox().await;
     assert_eq!(inbox.len(), good);
+    assert!(!harness::holds(&network.home("KE").join("data"), MARKER));
+    assert!(!network.log("KE").contains(MARKER));
     // A newer origin's unknown field inside what it signed is no fault.
     let newer = raw(&actor, |m| m.kind = Kind::Message.into());
     assert_eq!(link.offer(wire::Parcel { number: 999, ..newer }).await, "DELIVERED");
