@@ -247,7 +247,7 @@ impl Intake<'_> {
                         recipient = %statement.recipient,
                         kind = kind_name(statement.kind),
                         signer = %statement.signer,
-                        reason = %statement.reason,
+                        reason = (!statement.reason.is_empty()).then_some(&*statement.reason),
                         peer = %self.hop
                     );
                 }

@@ -85,7 +85,10 @@ fn human(
     write!(writer, "{time} {level} ")?;
     let mut name = String::new();
     escape(&mut name, fields.event.as_deref().unwrap_or(UNNAMED), Quotes::None)?;
-    write!(writer, "{name:EVENT_WIDTH$}")?;
+    // Padded only where something follows: no line ends in spaces.
+    let alone = fields.event.is_some() && fields.others.is_empty();
+    let width = if alone { 0 } else { EVENT_WIDTH };
+    write!(writer, "{name:width$}")?;
     if fields.event.is_none() {
         writer.write_str(" target=")?;
         plain_or_quoted(writer, target)?;
