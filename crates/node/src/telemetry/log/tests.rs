@@ -231,7 +231,7 @@ fn libraries_are_quiet_and_the_variable_overrides() {
         lines.lines().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
     };
     let unnamed = "WARN  unnamed                target=h2::codec message=\"broken\\npipe\"";
-    assert_eq!(names(LogLevel::Info, None), [unnamed, "INFO  checkpoint            "]);
+    assert_eq!(names(LogLevel::Info, None), [unnamed, "INFO  checkpoint"]);
     assert_eq!(names(LogLevel::Error, Some(" ")), [unnamed]);
     assert_eq!(names(LogLevel::Debug, None).len(), 3);
     assert_eq!(names(LogLevel::Info, Some("debug")).len(), 4);
