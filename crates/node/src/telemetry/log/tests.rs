@@ -235,7 +235,7 @@ fn libraries_are_quiet_and_the_variable_overrides() {
     assert_eq!(names(LogLevel::Error, Some(" ")), [unnamed]);
     assert_eq!(names(LogLevel::Debug, None).len(), 3);
     assert_eq!(names(LogLevel::Info, Some("debug")).len(), 4);
-    assert_eq!(names(LogLevel::Info, Some("bureau_net=debug")), ["DEBUG dialed                "]);
+    assert_eq!(names(LogLevel::Info, Some("bureau_net=debug")), ["DEBUG dialed"]);
     assert!(filter(&Log::default(), Some("bureau=loud")).is_err());
 }
 
