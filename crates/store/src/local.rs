@@ -77,6 +77,7 @@ pub async fn open_local(
         let lock = lock(directory.join("lock"))?;
         let cache_bytes = options.cache_bytes;
         let home = SledHome { directory: directory.join("index"), cache_bytes };
+        home.remove_old();
         JournaledStore::open(disk, &options, &home, &progress, Some(lock))
     });
     let opened = opened.await.unwrap_or_else(|error| Err(StoreError::Index(error.to_string())));

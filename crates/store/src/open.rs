@@ -92,14 +92,43 @@ impl IndexHome for SledHome {
         if !self.directory.exists() {
             return Ok(());
         }
-        for number in 1_u32.. {
-            let aside = self.directory.with_extension(format!("aside-{number}"));
+        // Named by the second, so that it is known when it may go.
+        for second in unix_seconds().. {
+            let aside = self.directory.with_extension(format!("{ASIDE}{second}"));
             if !aside.exists() {
                 let failed = StoreError::io("rename", &self.directory);
                 return std::fs::rename(&self.directory, aside).map_err(failed);
             }
         }
         Ok(())
+    }
+}
+
+const ASIDE: &str = "aside-";
+/// How long an index that was set aside is kept for whoever wants to know why: a week.
+const ASIDE_KEPT_SECONDS: u64 = 7 * 24 * 3600;
+
+fn unix_seconds() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}
+
+impl SledHome {
+    /// Removes what was set aside more than a week ago. What cannot be removed stays: it takes room,
+    /// and nothing else.
+    pub(crate) fn remove_old(&self) {
+        let (Some(parent), now) = (self.directory.parent(), unix_seconds()) else { return };
+        let Ok(entries) = std::fs::read_dir(parent) else { return };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            let second = extension.and_then(|extension| extension.strip_prefix(ASIDE));
+            let second = second.and_then(|second| second.parse::<u64>().ok());
+            if second.is_some_and(|second| second.saturating_add(ASIDE_KEPT_SECONDS) < now)
+                && let Err(error) = std::fs::remove_dir_all(&path)
+            {
+                tracing::warn!(event = "aside_not_removed", error = %error);
+            }
+        }
     }
 }
 

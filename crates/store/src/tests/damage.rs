@@ -106,6 +106,20 @@ async fn an_index_that_is_gone_or_damaged_is_rebuilt() {
 }
 
 #[tokio::test]
+async fn what_was_set_aside_is_kept_a_week() {
+    let (folder, ids) = killed(10).await;
+    fs::write(folder.path().join("index/db"), b"").unwrap();
+    let (old, recent) = (folder.path().join("index.aside-1"), folder.path().join("index.other"));
+    fs::create_dir(&old).unwrap();
+    fs::create_dir(&recent).unwrap();
+    holds(folder.path(), &ids).await;
+    let names = files(folder.path());
+    let aside = |path: &&PathBuf| path.to_string_lossy().contains("index.aside-");
+    assert_eq!(names.iter().filter(aside).count(), 1, "{names:?}");
+    assert!(!old.exists() && recent.exists());
+}
+
+#[tokio::test]
 async fn flipped_bits_in_the_index_are_never_believed() {
     let (folder, ids) = killed(60).await;
     let db = fs::read(folder.path().join("index/db")).unwrap();
