@@ -108,7 +108,7 @@ async fn an_index_that_is_gone_or_damaged_is_rebuilt() {
 #[tokio::test]
 async fn what_was_set_aside_is_kept_a_week() {
     let (folder, ids) = killed(10).await;
-    fs::write(folder.path().join("index/db"), b"").unwrap();
+    fs::write(folder.path().join("index/conf"), [0xa5; 64]).unwrap();
     let (old, recent) = (folder.path().join("index.aside-1"), folder.path().join("index.other"));
     fs::create_dir(&old).unwrap();
     fs::create_dir(&recent).unwrap();
