@@ -12,7 +12,7 @@ mod finish;
 mod receipts;
 mod receive;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use bureau_core::{BureauCode, Lane, MessageId, Timestamp, receipt::ReceiptKind};
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use prost::Message;
 
 use crate::{
     StoreError,
+    bodies::Pins,
     committer::{Resolver, Transaction},
     contract::{Operation, Outcome, QueuePosition, ReceiptPosition, State, TimerKind},
     keys,
@@ -45,6 +46,20 @@ pub(crate) struct Ledger {
     open_timers: HashMap<(u64, TimerKind), (u64, usize)>,
 }
 
+/// An operation on its way to be decided, and the bodies it may name.
+pub(crate) struct Ordered {
+    pub(crate) operation: Operation,
+    pub(crate) bodies: Option<Arc<Pins>>,
+}
+
+/// What was decided. The bodies are held until it is visible that they are named, also where the
+/// caller went away.
+pub(crate) struct Decided {
+    pub(crate) outcome: Outcome,
+    pub(crate) notes: Vec<Note>,
+    _bodies: Option<Arc<Pins>>,
+}
+
 /// What an operation changed beyond the records, for those who keep count in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Note {
@@ -65,14 +80,14 @@ pub(crate) enum Note {
 }
 
 impl Resolver for Ledger {
-    type Operation = Operation;
-    type Outcome = (Outcome, Vec<Note>);
+    type Operation = Ordered;
+    type Outcome = Decided;
 
     fn resolve(
         &mut self,
-        operation: Operation,
+        Ordered { operation, bodies }: Ordered,
         tx: &mut Transaction<'_>,
-    ) -> Result<(Outcome, Vec<Note>), StoreError> {
+    ) -> Result<Decided, StoreError> {
         let before = self.counters;
         let mut scribe = Writing { ledger: self, tx, notes: Vec::new() };
         let outcome = match operation {
@@ -94,7 +109,7 @@ impl Resolver for Ledger {
             let counters = record::encode(keys::COUNTERS, &self.counters);
             tx.put(keys::COUNTERS.to_vec(), counters);
         }
-        Ok((outcome, notes))
+        Ok(Decided { outcome, notes, _bodies: bodies })
     }
 }
 
@@ -168,9 +183,8 @@ impl Writing<'_, '_> {
     /// Removes a message's content.
     fn drop_message(&mut self, id: &MessageId) -> Result<(), StoreError> {
         let key = keys::message(id);
-        if let Some(record) = self.read::<MessageRecord>(&key)?
-            && let Some(digest) = record.file()
-        {
+        let Some(record) = self.read::<MessageRecord>(&key)? else { return Ok(()) };
+        if let Some(digest) = record.file() {
             self.delete(keys::body(&digest, id));
             self.notes.push(Note::BodyReleased(digest));
         }

@@ -1,5 +1,6 @@
 //! The store on this machine's disk: journal, index and bodies behind the contract.
 
+mod files;
 mod maintenance;
 mod reading;
 
@@ -30,7 +31,7 @@ use crate::{
     journal::Write,
     keys,
     ledger::{
-        INLINE_BODY_BYTES_MAX, INLINE_BYTES_MAX, Ledger,
+        Ledger, Ordered,
         depths::{CHANGES_MAX, Counts, Watcher},
     },
     open::{self, IndexHome, OpenOptions, Opened, Progress, SledHome},
@@ -103,7 +104,7 @@ impl<D: Disk, I: Index> JournaledStore<D, I> {
         progress: &watch::Sender<Progress>,
         lock: Option<std::fs::File>,
     ) -> Result<Self, StoreError> {
-        let bodies = Bodies::open(disk.clone(), options.directory.join("bodies"))?;
+        let bodies = Bodies::open(disk.clone(), options.directory.join(files::DIRECTORY))?;
         let Opened { mut journal, index, snapshots, snapshot_due, journal_bytes } =
             open::open(&disk, options, home, progress)?;
         let index = Arc::new(index);
@@ -196,22 +197,6 @@ fn first_records() -> Result<(Epoch, Vec<Write>), StoreError> {
     Ok((Epoch(epoch), writes))
 }
 
-/// Bodies that must be files, of operations that may name them.
-fn large_bodies(operations: &[Operation]) -> Vec<([u8; 32], Bytes)> {
-    let envelope = |operation: &Operation| match operation {
-        Operation::Accept(accept) => Some(accept.envelope.clone()),
-        Operation::Receive(receive) => Some(receive.envelope.clone()),
-        _ => None,
-    };
-    let large = operations.iter().filter_map(envelope);
-    let large = large.filter(|envelope| {
-        // The signature of a manifest takes under 1 KiB.
-        let body = envelope.body().len();
-        body > INLINE_BODY_BYTES_MAX || envelope.signed_manifest().len() + body > INLINE_BYTES_MAX
-    });
-    large.map(|envelope| (envelope.manifest().body.digest, envelope.body().clone())).collect()
-}
-
 #[async_trait]
 impl<D: Disk, I: Index> Store for JournaledStore<D, I> {
     async fn commit(&self, operations: Vec<Operation>) -> Result<Vec<Outcome>, StoreError> {
@@ -222,18 +207,14 @@ impl<D: Disk, I: Index> Store for JournaledStore<D, I> {
         {
             return Err(StoreError::DiskLow);
         }
-        let large = large_bodies(&operations);
-        let pins = if large.is_empty() {
-            None
-        } else {
-            let bodies = self.parts.bodies.clone();
-            let written = spawn_blocking(move || bodies.put(large)).await;
-            let failed = |error: tokio::task::JoinError| StoreError::Index(error.to_string());
-            Some(written.map_err(failed)??)
-        };
-        let outcomes = self.parts.committer.commit(operations).await?;
-        drop(pins);
-        Ok(outcomes.into_iter().map(|(outcome, _)| outcome).collect())
+        let large = files::large_bodies(&operations);
+        if !large.is_empty() {
+            return self.commit_with_files(operations, large).await;
+        }
+        let ordered = |operation| Ordered { operation, bodies: None };
+        let operations = operations.into_iter().map(ordered).collect();
+        let decided = self.parts.committer.commit(operations).await?;
+        Ok(decided.into_iter().map(|decided| decided.outcome).collect())
     }
 
     async fn requests(

@@ -3,5 +3,6 @@
 
 mod contract_suite;
 mod damage;
+mod edges;
 mod fixture;
 mod power_cut;

@@ -155,7 +155,8 @@ pub enum Received {
     Fresh,
     /// Seen before, and still for this node to answer: the receipt that was given then, encoded.
     Repeat(Bytes),
-    /// This node relayed it before and passed it on: who holds it now. The hop that asks keeps custody.
+    /// This node has, or had, it from another hop: who holds it now. The hop that asks keeps
+    /// custody: this node gave its own for it once, and gives it to nobody else.
     PassedOn(BureauCode),
 }
 

@@ -8,12 +8,12 @@ use std::{
 use bureau_core::{BureauCode, Lane, Timestamp};
 use tokio::sync::broadcast;
 
-use super::Note;
+use super::{Decided, Note};
 use crate::{
     StoreError,
     bodies::Bodies,
     committer::Observer,
-    contract::{Changes, Depth, Outcome},
+    contract::{Changes, Depth},
     disk::Disk,
     index::Index,
     keys,
@@ -117,14 +117,14 @@ pub(crate) struct Watcher<D: Disk, I: Index> {
     pub(crate) bodies: Bodies<D>,
 }
 
-impl<D: Disk, I: Index> Observer<(Outcome, Vec<Note>)> for Watcher<D, I> {
-    fn visible(&mut self, outcomes: &[(Outcome, Vec<Note>)]) {
+impl<D: Disk, I: Index> Observer<Decided> for Watcher<D, I> {
+    fn visible(&mut self, outcomes: &[Decided]) {
         let mut changes = Changes::default();
         let mut heads = Vec::new();
         let mut released = Vec::new();
         {
             let mut counts = self.counts.lock();
-            for note in outcomes.iter().flat_map(|(_, notes)| notes) {
+            for note in outcomes.iter().flat_map(|decided| &decided.notes) {
                 match note {
                     Note::Queued(position, enqueued) => {
                         let queue = (position.destination, position.lane);

@@ -11,7 +11,7 @@ use crate::{
         TimerKind,
     },
     keys,
-    record::{InboxRecord, MessageRecord, TrackRecord},
+    record::{InboxRecord, MessageRecord, TimerRecord, TrackRecord},
 };
 
 /// How long a message that may not be forgotten yet is kept before the next look: a day.
@@ -87,7 +87,19 @@ impl Writing<'_, '_> {
         timer: Timer,
         now: Timestamp,
     ) -> Result<Outcome, StoreError> {
-        self.delete(keys::timer(timer.tick, timer.kind, timer.number));
+        let key = keys::timer(timer.tick, timer.kind, timer.number);
+        let Some(record) = self.read::<TimerRecord>(&key)? else { return Ok(Outcome::Done) };
+        // Messages are only added at the end. What came after the timer was read is still to do.
+        let handled: Vec<_> =
+            timer.messages.iter().map(|id| Bytes::copy_from_slice(&id.0)).collect();
+        let Some(rest) = record.messages.strip_prefix(handled.as_slice()) else {
+            return Ok(Outcome::Done);
+        };
+        if rest.is_empty() {
+            self.delete(key);
+        } else {
+            self.write(key, &TimerRecord { messages: rest.to_vec() });
+        }
         self.ledger.open_timers.remove(&(timer.tick, timer.kind));
         let at = i64::try_from(timer.tick).unwrap_or(i64::MAX).saturating_mul(TICK_MS);
         let at = Timestamp::from_ms(at);

@@ -64,6 +64,9 @@ impl Writing<'_, '_> {
     fn apply(&mut self, statement: &Statement, hop: BureauCode, track: &mut TrackRecord) {
         let recipient = statement.recipient;
         let arrived = matches!(track.state(), State::Delivered | State::Acknowledged);
+        // A refusal says why; that time went by as well adds nothing.
+        let decided =
+            arrived || statement.kind == ReceiptKind::Expired && track.state() == State::Refused;
         match statement.kind {
             ReceiptKind::Delivered => {
                 self.dequeue(recipient, track);
@@ -75,7 +78,7 @@ impl Writing<'_, '_> {
                 self.dequeue(recipient, track);
                 track.set_state(State::Acknowledged);
             }
-            ReceiptKind::Refused | ReceiptKind::Expired if !arrived => {
+            ReceiptKind::Refused | ReceiptKind::Expired if !decided => {
                 self.dequeue(recipient, track);
                 let refused = statement.kind == ReceiptKind::Refused;
                 track.set_state(if refused { State::Refused } else { State::Expired });
@@ -153,8 +156,10 @@ impl Writing<'_, '_> {
 /// verified before.
 fn may_give(statement: &Statement, track: &TrackRecord, hop: BureauCode) -> bool {
     let from_recipient = statement.signer == statement.recipient;
-    // Whoever has, or was just offered, the message: the holder, or the hop that answers.
-    let custodian = track.holder() == Some(statement.signer) || hop == statement.signer;
+    // Whoever has, or was just offered, the message: the holder, or the hop that answers while it
+    // waits here. One that was offered it once and never had custody has nothing to give back.
+    let offered = track.queue_number > 0 && hop == statement.signer;
+    let custodian = offered || track.holder() == Some(statement.signer);
     match statement.kind {
         ReceiptKind::Delivered | ReceiptKind::Acknowledged => from_recipient,
         ReceiptKind::Refused => from_recipient || custodian,

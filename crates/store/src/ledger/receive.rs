@@ -1,6 +1,9 @@
 //! A message that a link brought: once for each (id, recipient), whoever brings it.
 
-use bureau_core::{BureauCode, receipt::ReceiptKind};
+use bureau_core::{
+    BureauCode,
+    receipt::{ReceiptKind, stored_statement},
+};
 use bytes::Bytes;
 
 use super::{Note, Writing};
@@ -113,24 +116,27 @@ impl Writing<'_, '_> {
     ) -> Result<Received, StoreError> {
         let id = receive.envelope.id();
         let same_hop = track.previous_hop == receive.hop.as_str();
-        match (track.role(), track.state()) {
-            (Role::Recipient, _) => Ok(Received::Repeat(track.given.clone())),
-            // This node's custody receipt holds while it has the message, for any hop; and for the
-            // hop it was given to, always.
-            (Role::Relay, State::Queued) => Ok(Received::Repeat(track.given.clone())),
-            (Role::Relay | Role::Origin, _) => {
-                // Where the recipient has spoken, its word releases any hop.
-                for kind in [ReceiptKind::Delivered, ReceiptKind::Refused] {
-                    if let Some(receipt) = self.kept(&id, &recipient, kind)? {
-                        return Ok(Received::Repeat(receipt));
-                    }
-                }
-                if same_hop && !track.given.is_empty() {
-                    return Ok(Received::Repeat(track.given.clone()));
-                }
-                Ok(Received::PassedOn(track.holder().unwrap_or(recipient)))
+        let given = || Ok(Received::Repeat(track.given.clone()));
+        let queued = track.state() == State::Queued;
+        match track.role() {
+            Role::Recipient => return given(),
+            Role::Relay if same_hop && queued => return given(),
+            Role::Relay | Role::Origin => {}
+        }
+        // Where the recipient has spoken, its word releases any hop.
+        for kind in [ReceiptKind::Delivered, ReceiptKind::Refused, ReceiptKind::Acknowledged] {
+            if let Some(receipt) = self.kept(&id, &recipient, kind)? {
+                return Ok(Received::Repeat(receipt));
             }
         }
+        // Custody was given once, to the hop that brought it first, and to that one it is given
+        // again. Given to a second hop as well, a loop of relays and one lost answer would have
+        // each of them rely on the next.
+        if same_hop && !track.given.is_empty() {
+            return given();
+        }
+        let holder = if queued { own_word(track) } else { track.holder() };
+        Ok(Received::PassedOn(holder.unwrap_or(recipient)))
     }
 
     /// A receipt of the recipient itself that was kept.
@@ -144,4 +150,9 @@ impl Writing<'_, '_> {
         let record = self.read::<crate::record::ReceiptRecord>(&key)?;
         Ok(record.map(|record| record.receipt))
     }
+}
+
+/// Who signed the receipt that was given here: this bureau.
+fn own_word(track: &TrackRecord) -> Option<BureauCode> {
+    stored_statement(track.given.clone()).ok().map(|statement| statement.signer)
 }

@@ -112,6 +112,12 @@ pub(super) fn start<D: Disk, I: Index>(parts: &Arc<Parts<D, I>>) -> Result<(), S
 }
 
 fn run<D: Disk, I: Index>(weak: &Weak<Parts<D, I>>) {
+    if let Some(parts) = weak.upgrade()
+        && let Err(error) = parts.sweep_bodies()
+    {
+        // The files stay: space, not truth.
+        tracing::error!(event = "body_not_removed", error = %error);
+    }
     let (mut checkpointed, mut snapshotted) = (0, 0);
     let mut before = None;
     while let Some(parts) = weak.upgrade() {

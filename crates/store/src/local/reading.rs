@@ -69,11 +69,25 @@ impl<D: Disk, I: Index> Reading<D, I> {
         Ok(heads)
     }
 
-    /// A message's signed manifest and body.
-    fn content(&self, record: MessageRecord) -> Result<(Bytes, Bytes), StoreError> {
-        let body = match record.file() {
-            Some(digest) => self.bodies.read(&digest)?,
-            None => record.body,
+    /// A message's signed manifest and body; without a body where that was given back while it
+    /// was read.
+    fn content(
+        &self,
+        message: &MessageId,
+        record: MessageRecord,
+    ) -> Result<(Bytes, Option<Bytes>), StoreError> {
+        let Some(digest) = record.file() else {
+            return Ok((record.signed_manifest, Some(record.body)));
+        };
+        let body = match self.bodies.read(&digest) {
+            Ok(body) => Some(body),
+            Err(error) => {
+                let now = self.get::<MessageRecord>(&keys::message(message))?;
+                if now.is_some_and(|now| now.file() == Some(digest)) {
+                    return Err(error);
+                }
+                None
+            }
         };
         Ok((record.signed_manifest, body))
     }
@@ -88,23 +102,38 @@ impl<D: Disk, I: Index> Reading<D, I> {
     ) -> Result<Vec<Queued>, StoreError> {
         let prefix = keys::queue_lane(&destination, lane);
         let number = after.saturating_add(1);
-        let from = keys::queue(&QueuePosition { destination, lane, number });
+        let mut from = keys::queue(&QueuePosition { destination, lane, number });
         let (mut queued, mut read) = (Vec::new(), 0);
-        for (key, value) in self.index.scan(&from, &prefix, limit)? {
-            let (entry, slip) = queue_entry(&key, &value)?;
-            let message = self.get::<MessageRecord>(&keys::message(&entry.message))?;
-            let Some(message) = message else {
-                // Taken out of the queue between the two reads.
-                continue;
-            };
-            let (signed_manifest, body) = self.content(message)?;
-            read += signed_manifest.len() + body.len();
-            queued.push(Queued { entry, signed_manifest, body, slip });
-            if read >= bytes {
-                break;
+        while queued.len() < limit && read < bytes {
+            let pairs = self.index.scan(&from, &prefix, (limit - queued.len()).min(SCAN))?;
+            let Some((last, _)) = pairs.last() else { break };
+            from.clone_from(last);
+            from.push(0);
+            for (key, value) in &pairs {
+                if let Some(one) = self.queued_one(key, value)? {
+                    read += one.signed_manifest.len() + one.body.len();
+                    queued.push(one);
+                }
+                if read >= bytes {
+                    break;
+                }
             }
         }
         Ok(queued)
+    }
+
+    /// What waits under a key; `None` where it was taken out of the queue while it was read.
+    fn queued_one(&self, key: &[u8], value: &[u8]) -> Result<Option<Queued>, StoreError> {
+        let (entry, slip) = queue_entry(key, value)?;
+        let message = self.get::<MessageRecord>(&keys::message(&entry.message))?;
+        let Some(message) = message else { return Ok(None) };
+        // A body that was given back leaves a record like that of an empty one.
+        let may_be_gone = message.file().is_none() && message.body.is_empty();
+        if may_be_gone && self.index.get(key)?.is_none() {
+            return Ok(None);
+        }
+        let (signed_manifest, body) = self.content(&entry.message, message)?;
+        Ok(body.map(|body| Queued { entry, signed_manifest, body, slip }))
     }
 
     pub(super) fn queued_slips(&self, message: &MessageId) -> Result<Vec<QueuedSlip>, StoreError> {
@@ -178,7 +207,8 @@ impl<D: Disk, I: Index> Reading<D, I> {
         let record = self.get::<MessageRecord>(&keys::message(&message))?;
         let (manifest, body) = match record {
             Some(record) => {
-                let (signed, body) = self.content(record)?;
+                let (signed, body) = self.content(&message, record)?;
+                let body = body.unwrap_or_default();
                 let manifest = stored_manifest(signed);
                 let manifest = manifest.map_err(|_| damaged(keys::prefix::MESSAGE))?;
                 (Some(manifest), if is_origin { body } else { Bytes::new() })

@@ -28,9 +28,12 @@ impl<D: Disk, I: Index> Reading<D, I> {
             let from = keys::acknowledged(next);
             pairs.extend(self.index.scan(&from, &[keys::prefix::ACKNOWLEDGED], limit)?);
             pairs.sort_by_key(|(key, _)| keys::last_number(key));
+            // What was acknowledged between the two looks was seen by both.
+            pairs.dedup_by_key(|(key, _)| keys::last_number(key));
             pairs.truncate(limit);
         }
-        pairs.iter().map(|(key, value)| self.arrived(key, value, content)).collect()
+        let arrived = pairs.iter().map(|(key, value)| self.arrived(key, value, content));
+        arrived.filter_map(Result::transpose).collect()
     }
 
     pub(in crate::local) fn inbox_number(
@@ -40,7 +43,7 @@ impl<D: Disk, I: Index> Reading<D, I> {
     ) -> Result<Option<Arrived>, StoreError> {
         for key in [keys::inbox(number), keys::acknowledged(number)] {
             if let Some(value) = self.index.get(&key)? {
-                return self.arrived(&key, &value, content).map(Some);
+                return self.arrived(&key, &value, content);
             }
         }
         Ok(None)
@@ -60,14 +63,26 @@ impl<D: Disk, I: Index> Reading<D, I> {
         }
     }
 
-    fn arrived(&self, key: &[u8], value: &[u8], content: bool) -> Result<Arrived, StoreError> {
+    /// What arrived under a key; `None` where it was forgotten while it was read.
+    fn arrived(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        content: bool,
+    ) -> Result<Option<Arrived>, StoreError> {
         let damaged = || damaged(keys::prefix::INBOX);
         let record: InboxRecord = record::decode(key, value)?;
         let message = MessageId::from_bytes(&record.message).map_err(|_| damaged())?;
         let stored = self.get::<MessageRecord>(&keys::message(&message))?;
-        let stored = stored.ok_or_else(damaged)?;
-        let (signed, body) =
-            if content { self.content(stored)? } else { (stored.signed_manifest, Bytes::new()) };
+        let Some(stored) = stored else {
+            return if self.index.get(key)?.is_some() { Err(damaged()) } else { Ok(None) };
+        };
+        let (signed, body) = if content {
+            self.content(&message, stored)?
+        } else {
+            (stored.signed_manifest, Some(Bytes::new()))
+        };
+        let Some(body) = body else { return Ok(None) };
         let acknowledged = match record.acknowledged_ms {
             0 => None,
             ms => {
@@ -75,7 +90,7 @@ impl<D: Disk, I: Index> Reading<D, I> {
                 Some((Timestamp::from_ms(ms), desk))
             }
         };
-        Ok(Arrived {
+        Ok(Some(Arrived {
             number: keys::last_number(key).ok_or_else(damaged)?,
             message,
             manifest: stored_manifest(signed).map_err(|_| damaged())?,
@@ -84,6 +99,6 @@ impl<D: Disk, I: Index> Reading<D, I> {
             hop: record.hop.parse().map_err(|_| damaged())?,
             delivered: Timestamp::from_ms(record.delivered_ms),
             acknowledged,
-        })
+        }))
     }
 }
