@@ -281,6 +281,9 @@ impl Worker {
         let mut rest = jobs;
         while !rest.is_empty() {
             let later = split_off_overweight(&mut rest);
+            if self.store.room().low {
+                rest = without_new_work(rest);
+            }
             let (group, repeats) = self.without_repeats(rest).await;
             if !group.is_empty() {
                 self.sign_and_commit(group).await;
@@ -430,6 +433,16 @@ fn repeated(made: &RequestMade) -> Accepted {
 
 fn reused() -> Refusal {
     Refusal::new(Reason::RequestIdReused, "this request_id was used for another content")
+}
+
+/// Refuses what brings new work while the disk is low, and keeps what makes room: acknowledging,
+/// giving up.
+fn without_new_work(jobs: Vec<Job>) -> Vec<Job> {
+    let brings_work = |job: &Job| matches!(job, Job::Submit { .. } | Job::Receive { .. });
+    let (refused, kept): (Vec<_>, Vec<_>) = jobs.into_iter().partition(brings_work);
+    let refusal = store_refusal(&bureau_store::StoreError::DiskLow);
+    refused.into_iter().for_each(|job| job.fail(&refusal));
+    kept
 }
 
 /// Keeps the first jobs of so many signatures and gives back the others: a thousand messages to three

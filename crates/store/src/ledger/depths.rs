@@ -13,7 +13,7 @@ use crate::{
     StoreError,
     bodies::Bodies,
     committer::Observer,
-    contract::{Changes, Depth},
+    contract::{Changes, Depth, QueuePosition},
     disk::Disk,
     index::Index,
     keys,
@@ -35,6 +35,9 @@ struct Inner {
     queues: BTreeMap<(BureauCode, Lane), (u64, Timestamp)>,
     receipts: BTreeMap<BureauCode, u64>,
     latest: Option<Timestamp>,
+    /// Where the head of a queue was when last looked at: it only moves on, and what is before it
+    /// are emptied pages that a look from the beginning would walk over.
+    heads: BTreeMap<(BureauCode, Lane), u64>,
 }
 
 impl Counts {
@@ -176,15 +179,22 @@ impl<D: Disk, I: Index> Watcher<D, I> {
     /// The oldest of a queue went: since when the next one waits.
     fn look_at_head(&self, queue: (BureauCode, Lane)) {
         let prefix = keys::queue_lane(&queue.0, queue.1);
-        let head = match self.index.scan(&prefix, &prefix, 1) {
+        let number = self.counts.lock().heads.get(&queue).copied().unwrap_or(0);
+        let position = QueuePosition { destination: queue.0, lane: queue.1, number };
+        let head = match self.index.scan(&keys::queue(&position), &prefix, 1) {
             Ok(pairs) => pairs.into_iter().next(),
             Err(error) => {
                 tracing::error!(event = "index_unreadable", error = %error);
                 return;
             }
         };
-        let record = head.and_then(|(key, value)| record::decode::<QueueRecord>(&key, &value).ok());
-        if let (Some(record), Some(count)) = (record, self.counts.lock().queues.get_mut(&queue)) {
+        let Some((key, value)) = head else { return };
+        let mut counts = self.counts.lock();
+        if let Some(number) = keys::last_number(&key) {
+            counts.heads.insert(queue, number);
+        }
+        let record = record::decode::<QueueRecord>(&key, &value).ok();
+        if let (Some(record), Some(count)) = (record, counts.queues.get_mut(&queue)) {
             count.1 = Timestamp::from_ms(record.enqueued_ms);
         }
     }

@@ -258,8 +258,11 @@ impl<D: Disk, I: Index> Reading<D, I> {
         let all = [keys::prefix::TRACK];
         let mut from = keys::tracks_of(&prefix.lowest());
         let mut found: Vec<MessageId> = Vec::new();
+        // Nearly always the first record is the message and the second another one.
+        let mut limit = 4;
         loop {
-            let pairs = self.index.scan(&from, &all, SCAN)?;
+            let pairs = self.index.scan(&from, &all, limit)?;
+            limit = SCAN;
             let Some((last, _)) = pairs.last() else { return Ok(found) };
             from.clone_from(last);
             from.push(0);
