@@ -30,6 +30,12 @@ pub(crate) trait Disk: Clone + Send + Sync + 'static {
     /// What the system says.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
+    /// Reads a file in pieces, for files that are too large to hold.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn read_pieces(&self, path: &Path, visit: &mut dyn FnMut(&[u8])) -> io::Result<()>;
+
     /// Renames a file over another.
     ///
     /// # Errors

@@ -70,8 +70,27 @@ pub(crate) fn take<D: Disk, I: Index>(
     file.sync().map_err(StoreError::io("sync", &temporary))?;
     disk.rename(&temporary, &path).map_err(StoreError::io("rename", &path))?;
     disk.sync_directory(directory).map_err(StoreError::io("sync", directory))?;
-    read(disk, &path)?;
+    verify(disk, &path, bytes, &sum)?;
     Ok(Snapshot { position, path, bytes })
+}
+
+/// Reads back what was written, in pieces: a snapshot may be larger than memory.
+fn verify<D: Disk>(disk: &D, path: &Path, bytes: u64, sum: &[u8]) -> Result<(), StoreError> {
+    let (mut found, mut read, mut last) = (Sha256::new(), 0_u64, Vec::new());
+    let summed = bytes - 32;
+    let mut visit = |piece: &[u8]| {
+        let left = usize::try_from(summed.saturating_sub(read)).unwrap_or(usize::MAX);
+        let (before, after) = piece.split_at(left.min(piece.len()));
+        found.update(before);
+        last.extend_from_slice(after);
+        read += piece.len() as u64;
+    };
+    disk.read_pieces(path, &mut visit).map_err(StoreError::io("read", path))?;
+    if read != bytes || last != sum || found.finalize().as_slice() != sum {
+        let what = "a snapshot that reads otherwise than it was written";
+        return Err(StoreError::Corrupt { path: path.to_owned(), offset: 0, what });
+    }
+    Ok(())
 }
 
 struct SummingWriter<'a, F: DiskFile> {

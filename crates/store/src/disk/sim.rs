@@ -171,6 +171,11 @@ impl Disk for SimDisk {
         Ok(state.files[*file].bytes.clone())
     }
 
+    fn read_pieces(&self, path: &Path, visit: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        self.read(path)?.chunks(PAGE).for_each(visit);
+        Ok(())
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
         let file = state.names.remove(from).ok_or_else(missing)?;
