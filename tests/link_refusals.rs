@@ -263,3 +263,56 @@ async fn forged_receipts_change_nothing() {
     assert_eq!(track.recipients[0].state(), DeliveryState::Queued);
     assert_eq!(track.recipients[0].receipts, []);
 }
+
+#[tokio::test]
+async fn a_recipient_cannot_talk_anothers_message_out_of_the_queue() {
+    let mut network = Network::mesh(program(), &["FR", "KE", "BR"], "IPSG");
+    network.start("FR").await;
+    let fr = network.desk("FR");
+    let id = fr.send(&["KE", "BR"], "for both").await;
+    let actor = Actor::of(&network.home("BR"));
+    let mut link = actor.link(&network.home("FR"), "FR").await;
+    let parcel = loop {
+        if let Some(frame::Kind::Parcel(parcel)) = link.next().await {
+            break parcel;
+        }
+    };
+    // BR has its own slip, and so all that KE's is made of but what it can guess: the first count.
+    let own = envelope_wire::Signed::decode(parcel.slips[0].clone()).unwrap();
+    let own = envelope_wire::Slip::decode(own.payload).unwrap();
+    let label = bureau_core::slip::Label {
+        message: id.parse().unwrap(),
+        recipient: "KE".parse().unwrap(),
+        lane: bureau_core::Lane::from_wire(own.lane).unwrap(),
+        origin_epoch: bureau_core::Epoch::from_bytes(&own.origin_epoch).unwrap(),
+        suite: bureau_core::envelope::SealingSuite::Open,
+        private: bureau_core::slip::Count { sequence: 1, previous: None }.encode(),
+        encapsulation: Bytes::new(),
+    };
+    let guessed = bureau_core::Slip::new(&actor.network, label).digest();
+    for kind in [ReceiptKind::Custody, ReceiptKind::Refused, ReceiptKind::PassedOn] {
+        let statement = bureau_core::receipt::Statement {
+            kind,
+            message: id.parse().unwrap(),
+            recipient: "KE".parse().unwrap(),
+            slip: guessed,
+            signer: actor.bureau,
+            signer_epoch: bureau_core::Epoch([7; 16]),
+            time: now(),
+            reason: String::new(),
+            advice: String::new(),
+            previous_hop: None,
+            next_hop: None,
+            desk: None,
+        };
+        let mut group = actor.signer.group();
+        let ticket = group.add(bureau_core::Receipt::new(statement));
+        let receipts = vec![group.sign().unwrap().take(ticket).unwrap().encode()];
+        link.send(frame::Kind::Receipts(wire::ReceiptBatch { number: 1, receipts })).await;
+    }
+    assert_eq!(link.offer(actor.parcel(1, "a real one", &["FR"])).await, "DELIVERED");
+    let track = fr.track(&id).await;
+    let ke = track.recipients.iter().find(|status| status.recipient == "KE").unwrap();
+    assert_eq!((ke.state(), ke.receipts.len()), (DeliveryState::Queued, 0));
+    network.logged("FR", &["receipt_rejected", "NOT_PERMITTED"]).await;
+}

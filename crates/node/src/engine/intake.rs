@@ -408,13 +408,26 @@ fn verify_receipts(
             continue;
         }
         for receipt in batch.receipts {
-            match verifier.receipt(receipt, now) {
+            let verified = verifier.receipt(receipt, now);
+            match verified.and_then(|receipt| may_give(receipt, verifier)) {
                 Ok(receipt) => good.push(receipt),
                 Err(reason) => bad.push(reason),
             }
         }
     }
     (good, bad)
+}
+
+/// What is for another only a relay takes over, passes on or gives up. Otherwise a recipient could
+/// talk a message for somebody else out of its sender's queue.
+fn may_give(receipt: Verified<Receipt>, verifier: &Verifier) -> Result<Verified<Receipt>, Reason> {
+    let statement = receipt.statement();
+    let is_relay = verifier.roster().member(&statement.signer).is_ok_and(|member| member.relay);
+    if statement.signer == statement.recipient || is_relay {
+        Ok(receipt)
+    } else {
+        Err(Reason::NotPermitted)
+    }
 }
 
 fn rejection(number: u64, recipient: Option<BureauCode>, reason: Reason) -> wire::Rejection {

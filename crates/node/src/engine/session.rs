@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, interval_at, timeout},
 };
 use tokio_stream::{Stream, StreamExt as _};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{
     Engine,
@@ -325,6 +325,10 @@ fn clean_text(text: &str) -> String {
 #[must_use]
 pub fn end_of_status(status: &Status) -> End {
     let received = Refusal::from_status(status);
-    let reason = received.reason.unwrap_or_else(|| format!("{:?}", received.code).to_uppercase());
+    let reason = received.reason.unwrap_or_else(|| match received.code {
+        // What the transport says by itself of a frame above its limit.
+        Code::OutOfRange => Reason::TooLarge.to_string(),
+        code => format!("{code:?}").to_uppercase(),
+    });
     End { reason, detail: clean_text(&received.message), was_up: false }
 }
