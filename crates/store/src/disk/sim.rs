@@ -34,7 +34,8 @@ struct State {
     durable_names: BTreeMap<PathBuf, usize>,
     files: Vec<File>,
     events: Vec<Event>,
-    fail_syncs: bool,
+    /// Syncs that still succeed, where some will fail.
+    syncs_left: Option<u64>,
     full: bool,
 }
 
@@ -77,9 +78,9 @@ impl SimDisk {
         Self { state: Arc::new(Mutex::new(after)) }
     }
 
-    /// From now on every sync fails.
-    pub(crate) fn fail_syncs(&self) {
-        self.state().fail_syncs = true;
+    /// After so many more, every sync fails.
+    pub(crate) fn fail_syncs_after(&self, syncs: u64) {
+        self.state().syncs_left = Some(syncs);
     }
 
     /// From now on nothing can be written to new room.
@@ -223,8 +224,15 @@ impl Disk for SimDisk {
 }
 
 impl State {
-    fn sync(&self) -> io::Result<()> {
-        if self.fail_syncs { Err(io::Error::other("the disk failed")) } else { Ok(()) }
+    fn sync(&mut self) -> io::Result<()> {
+        match &mut self.syncs_left {
+            None => Ok(()),
+            Some(0) => Err(io::Error::other("the disk failed")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+        }
     }
 }
 

@@ -143,12 +143,41 @@ async fn every_answer_comes_after_the_sync_that_covers_it() {
 }
 
 #[tokio::test]
+async fn a_stop_at_any_moment_of_opening_changes_nothing() {
+    let sent = messages(40);
+    let ids: Vec<_> = sent.iter().map(Sent::id).collect();
+    let sim = Sim::default();
+    let store = sim.open().await;
+    for sent in &sent {
+        store.commit(vec![accept(sent, None)]).await.unwrap();
+    }
+    let (disk, home) = (sim.disk.crash(Unsynced::Lost), sim.home.crash());
+    // Opening replays, copies, and syncs: it is stopped after each sync there is, and what that
+    // leaves is opened, with what was not synced lost or kept by chance.
+    let mut stops = 0;
+    for syncs in 0.. {
+        let stopped = Sim { disk: disk.crash(Unsynced::Lost), home: home.crash() };
+        stopped.disk.fail_syncs_after(syncs);
+        let opened = stopped.try_open();
+        for unsynced in [Unsynced::Lost, Unsynced::ByChance(syncs)] {
+            let after = Sim { disk: stopped.disk.crash(unsynced), home: stopped.home.crash() };
+            assert!(queue(&*after.open().await).await == ids, "stopped after {syncs} syncs");
+        }
+        if opened.is_ok() {
+            break;
+        }
+        stops += 1;
+    }
+    assert!(stops > 2, "{stops}");
+}
+
+#[tokio::test]
 async fn a_failed_sync_ends_the_store_and_promises_nothing() {
     let sent = messages(3);
     let sim = Sim::default();
     let store = sim.open().await;
     store.commit(vec![accept(&sent[0], None)]).await.unwrap();
-    sim.disk.fail_syncs();
+    sim.disk.fail_syncs_after(0);
     let refused = store.commit(vec![accept(&sent[1], None)]).await.unwrap_err();
     assert!(matches!(refused, StoreError::OutcomeUnknown), "{refused:?}");
     tokio::time::timeout(std::time::Duration::from_secs(5), store.failed()).await.unwrap();
