@@ -1,190 +1,131 @@
-//! Who is not let in, and that the node's log says why, by name.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+//! Who may not even connect, tried on every face of a real node: each is refused, and the log says
+//! why by name.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 mod harness;
 
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, Instant},
+use harness::{
+    Network, Program,
+    tls::{self, Authority, Certificate},
 };
 
-use bureau_net::{Connections, DialLimits, Dialer, Target, TlsFiles, TlsStore, connections};
-use harness::{Desk, Network, Program, peer::Actor};
-
-fn program() -> Program {
-    Program::at(env!("CARGO_BIN_EXE_bureau"))
+async fn network() -> Network {
+    let program = Program::at(env!("CARGO_BIN_EXE_bureau"));
+    let mut network = Network::mesh(program, &["FR", "KE"], "IPSG");
+    network.start("FR").await;
+    network
 }
 
-fn files(home: &Path, role: &str) -> TlsFiles {
-    let tls = home.join("tls");
-    TlsFiles {
-        certificates: tls.join(format!("{role}.pem")),
-        key: tls.join(format!("{role}.key")),
-        authorities: tls.join("ca.pem"),
-        revocations: Vec::new(),
-    }
-}
+const FACES: [&str; 3] = ["desk", "link", "admin"];
 
-/// Dials a face with some certificate; gives why it failed.
-async fn refused(files: TlsFiles, address: &str, network_name: &str) -> String {
-    let tls = Arc::new(TlsStore::open(files).unwrap());
-    let connections = Connections::start(Arc::clone(&tls), connections::PATROL_INTERVAL);
-    let dialer = Dialer::new(tls, connections, DialLimits::default());
-    let target = Target {
-        address: address.to_owned(),
-        network: network_name.parse().unwrap(),
-        bureau: "FR".parse().unwrap(),
+/// Expects a line of a refusal on a face that was not there before.
+async fn refused(network: &Network, face: &str, reason: &str, certificate: Option<&Certificate>) {
+    let lines = || {
+        let words = ["handshake_refused", &format!("face={face} "), &format!("reason={reason}")];
+        let log = network.log("FR");
+        log.lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
     };
-    match dialer.connect(&target).await {
-        Ok(_) => "CONNECTED".to_owned(),
-        Err(error) => error.as_str().to_owned(),
-    }
+    let before = lines();
+    let address = tls::face(network, "FR", face);
+    let stream = tls::connect(network, &address, certificate).await;
+    assert!(stream.is_none(), "{reason}: admitted at the {face} face");
+    let what = format!("FR logs {reason} at its {face} face:\n{}", network.log("FR"));
+    harness::until(&what, async || (lines() > before).then_some(())).await;
 }
 
-fn address(network: &Network, face: &str) -> String {
-    let text = std::fs::read_to_string(network.config("FR")).unwrap();
-    let config: toml::Table = text.parse().unwrap();
-    config[face]["listen"].as_str().unwrap().to_owned()
-}
-
-/// A certificate for an identity, signed by the network's own authority, in a folder.
-fn issue(network: &Network, folder: &Path, uri: &str, expired: bool) -> TlsFiles {
-    let root = network.dir.path().join("net/root");
-    let ca_key = std::fs::read_to_string(root.join("ca.key")).unwrap();
-    let ca_pem = std::fs::read_to_string(root.join("ca.pem")).unwrap();
-    let ca_key = rcgen::KeyPair::from_pem(&ca_key).unwrap();
-    let issuer = rcgen::Issuer::from_ca_cert_pem(&ca_pem, ca_key).unwrap();
-    let mut parameters = rcgen::CertificateParams::default();
-    let uri = rcgen::SanType::URI(uri.try_into().unwrap());
-    parameters.subject_alt_names = vec![uri];
-    parameters.extended_key_usages = vec![
-        rcgen::ExtendedKeyUsagePurpose::ClientAuth,
-        rcgen::ExtendedKeyUsagePurpose::ServerAuth,
-    ];
-    if expired {
-        parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
-        parameters.not_after = rcgen::date_time_ymd(2021, 1, 1);
-    }
-    let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = parameters.signed_by(&key, &issuer).unwrap();
-    std::fs::create_dir_all(folder.join("tls")).unwrap();
-    let files = files(folder, "made");
-    std::fs::write(&files.certificates, certificate.pem()).unwrap();
-    write_secret(&files.key, &key.serialize_pem());
-    std::fs::write(&files.authorities, ca_pem).unwrap();
-    files
-}
-
-fn write_secret(path: &PathBuf, text: &str) {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(path).unwrap();
-    file.write_all(text.as_bytes()).unwrap();
+async fn admitted(network: &Network, face: &str, certificate: &Certificate) {
+    let address = tls::face(network, "FR", face);
+    let stream = tls::connect(network, &address, Some(certificate)).await;
+    assert!(stream.is_some(), "not admitted at the {face} face");
 }
 
 #[tokio::test]
-async fn strangers_and_the_wrong_role_are_refused_and_logged() {
-    let mut network = Network::mesh(program(), &["FR", "KE"], "IPSG");
-    let other = Network::mesh(program(), &["FR", "KE"], "IPSG");
-    network.start("FR").await;
-    let (desk, link) = (address(&network, "desk"), address(&network, "link"));
-    let folder = tempfile::tempdir().unwrap();
-    let made =
-        |name: &str, uri: &str, expired| issue(&network, &folder.path().join(name), uri, expired);
-    let ke = network.home("KE");
-    // Its own authority for the client's certificate, the network's to believe the node.
-    let foreign = TlsFiles {
-        authorities: network.home("FR").join("tls/ca.pem"),
-        ..files(&other.home("KE"), "node")
-    };
-    let cases = [
-        ("link", &link, foreign, "UNKNOWN_CA"),
-        ("link", &link, files(&network.home("FR"), "desk-desk"), "WRONG_ROLE"),
-        ("desk", &desk, files(&ke, "node"), "WRONG_ROLE"),
-        ("desk", &desk, files(&ke, "desk-desk"), "WRONG_BUREAU"),
-        (
-            "link",
-            &link,
-            made("expired", "spiffe://example/bureau/KE/node/ke-1", true),
-            "CERTIFICATE_EXPIRED",
-        ),
-        ("link", &link, made("net", "spiffe://other/bureau/KE/node/ke-1", false), "WRONG_NETWORK"),
-        ("link", &link, made("odd", "https://example/KE", false), "UNKNOWN_IDENTITY"),
-    ];
-    for (face, address, files, reason) in cases {
-        assert_ne!(refused_or_broken(files, address).await, "CONNECTED", "{reason}");
-        network.logged("FR", &["handshake_refused", &format!("face={face}"), reason]).await;
-    }
-    // A good one still gets in.
-    assert!(network.desk("FR").is_serving().await);
-    let actor = Actor::of(&ke);
-    let _link = actor.link(&network.home("FR"), "FR").await;
-    // A node that the roster does not list: TLS takes it, the face does not.
-    let unlisted = made("unlisted", "spiffe://example/bureau/KE/node/ke-9", false);
-    assert_eq!(refused(unlisted, &link, "example").await, "CONNECTED");
-}
+async fn only_the_right_certificate_enters_a_face_and_the_log_says_why() {
+    let network = network().await;
+    let desk = Certificate::of(&network, "FR", "desk-desk");
+    let node = Certificate::of(&network, "KE", "node");
+    let ke_desk = Certificate::of(&network, "KE", "desk-desk");
+    // The same means admit who may enter: what follows is refused for its own fault.
+    admitted(&network, "desk", &desk).await;
+    admitted(&network, "admin", &desk).await;
+    admitted(&network, "link", &node).await;
 
-/// A store of certificates may refuse by itself what this test wants to show to the node; then it is
-/// shown by hand.
-async fn refused_or_broken(files: TlsFiles, address: &str) -> String {
-    if TlsStore::open(files.clone()).is_ok() {
-        return refused(files, address, "example").await;
+    refused(&network, "link", "WRONG_ROLE", Some(&desk)).await;
+    for face in ["desk", "admin"] {
+        refused(&network, face, "WRONG_ROLE", Some(&node)).await;
+        refused(&network, face, "WRONG_BUREAU", Some(&ke_desk)).await;
     }
-    by_hand(&files, address)
-}
-
-/// A TLS 1.3 client that shows whatever it has and believes whoever answers.
-fn by_hand(files: &TlsFiles, address: &str) -> String {
-    let output = std::process::Command::new("openssl")
-        .args(["s_client", "-connect", address, "-tls1_3", "-alpn", "h2", "-cert"])
-        .arg(&files.certificates)
-        .arg("-key")
-        .arg(&files.key)
-        .stdin(std::process::Stdio::null())
-        .output();
-    match output {
-        Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
-        Err(error) => error.to_string(),
+    let (own, foreign) = (Authority::of(&network), Authority::foreign(&network));
+    for (face, name) in [
+        ("desk", "spiffe://example/bureau/FR/desk/desk"),
+        ("link", "spiffe://example/bureau/KE/node/ke-1"),
+        ("admin", "spiffe://example/bureau/FR/desk/desk"),
+    ] {
+        admitted(&network, face, &own.issue(&[name], 2020..2090)).await;
+        let other_network = name.replace("example", "elsewhere");
+        let cases = [
+            ("UNKNOWN_CA", foreign.issue(&[name], 2020..2090)),
+            ("CERTIFICATE_EXPIRED", own.issue(&[name], 2020..2021)),
+            ("NOT_YET_VALID", own.issue(&[name], 2089..2090)),
+            ("UNKNOWN_IDENTITY", own.issue(&[], 2020..2090)),
+            ("UNKNOWN_IDENTITY", own.issue(&[name, &other_network], 2020..2090)),
+            ("UNKNOWN_IDENTITY", own.issue(&["spiffe://example/bureau/FR"], 2020..2090)),
+            ("WRONG_NETWORK", own.issue(&[&other_network], 2020..2090)),
+        ];
+        refused(&network, face, "NO_CERTIFICATE", None).await;
+        for (reason, certificate) in &cases {
+            refused(&network, face, reason, Some(certificate)).await;
+        }
     }
+    // Whoever was refused disturbed nobody.
+    network.desk("FR").send(&["KE"], "after all that").await;
 }
 
 #[tokio::test]
-async fn no_certificate_old_tls_and_no_tls_are_refused_and_logged() {
-    let mut network = Network::mesh(program(), &["FR", "KE"], "IPSG");
-    network.start("FR").await;
-    let desk = address(&network, "desk");
-    for (arguments, reason) in [(["-tls1_3"], "NO_CERTIFICATE"), (["-tls1_2"], "TLS_VERSION")] {
-        let output = std::process::Command::new("openssl")
-            .args(["s_client", "-connect", &desk, "-alpn", "h2"])
-            .args(arguments)
-            .stdin(std::process::Stdio::null())
-            .output()
-            .unwrap();
-        // What the client sees is its own affair in TLS 1.3; the node's log has the truth.
-        drop(output);
-        network.logged("FR", &["handshake_refused", "face=desk", reason]).await;
+async fn an_older_tls_and_what_is_no_tls_are_refused() {
+    let network = network().await;
+    let http = b"GET /metrics HTTP/1.1\r\nHost: fr\r\n\r\n";
+    let http2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    for face in FACES {
+        let address = tls::face(&network, "FR", face);
+        let face = format!("face={face}");
+        let alert = tls::plain(&address, &tls::client_hello_1_2()).await;
+        // A fatal alert, protocol_version: the client can tell its people.
+        assert_eq!((alert.first(), alert.last()), (Some(&21), Some(&70)), "{alert:?}");
+        network.logged("FR", &["handshake_refused", &face, "reason=TLS_VERSION"]).await;
+        for bytes in [&http[..], http2] {
+            let answer = tls::plain(&address, bytes).await;
+            assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+        }
+        network.logged("FR", &["handshake_refused", &face, "reason=NOT_TLS"]).await;
     }
-    let mut plain = TcpStream::connect(&desk).unwrap();
-    plain.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    let mut answer = Vec::new();
-    drop(plain.read_to_end(&mut answer));
-    assert!(!answer.starts_with(b"HTTP"));
-    network.logged("FR", &["handshake_refused", "NOT_TLS"]).await;
+    network.desk("FR").send(&["KE"], "after all that").await;
 }
 
+/// A stranger may have a good certificate all the same: the roster decides.
 #[tokio::test]
-async fn silent_sockets_delay_nobody() {
-    let mut network = Network::mesh(program(), &["FR", "KE"], "IPSG");
-    network.start("FR").await;
-    let desk: Desk = network.desk("FR");
-    let address = address(&network, "desk");
-    let silent: Vec<_> = (0..24).map(|_| TcpStream::connect(&address).unwrap()).collect();
-    let begun = Instant::now();
-    assert!(desk.is_serving().await);
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    network.logged("FR", &["handshake_refused", "TIMEOUT"]).await;
-    drop(silent);
+async fn a_node_that_the_roster_does_not_list_gets_no_link() {
+    let network = network().await;
+    let own = Authority::of(&network);
+    let address = tls::face(&network, "FR", "link");
+    for (node, reason) in [("ZZ/node/zz-1", "UNKNOWN_BUREAU"), ("KE/node/ke-9", "NOT_PERMITTED")] {
+        let name = format!("spiffe://example/bureau/{node}");
+        let certificate = own.issue(&[&name], 2020..2090);
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, content: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            path
+        };
+        let files = bureau_net::TlsFiles {
+            certificates: file("node.pem", &certificate.chain),
+            key: tls::secret(&dir.path().join("node.key"), &certificate.key),
+            authorities: network.home("FR").join("tls/ca.pem"),
+            revocations: Vec::new(),
+        };
+        let stranger = harness::Desk::with("example", "FR", &address, &address, files);
+        let channel = stranger.channel().await.unwrap().channel();
+        assert_eq!(tls::open_link(channel).await, reason, "{name}");
+        network.logged("FR", &["link_refused", reason]).await;
+    }
 }

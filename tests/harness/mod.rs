@@ -13,6 +13,11 @@
 
 pub mod desk;
 pub mod peer;
+// For attacks only; the bench has no use for them.
+#[cfg(test)]
+pub mod raw;
+#[cfg(test)]
+pub mod tls;
 
 use std::{
     collections::BTreeMap,

@@ -120,7 +120,7 @@ async fn open(engine: &Engine, dialer: &Dialer, target: &Target) -> Result<(Peer
     let Some(identity) = channel.peer() else {
         return Err(failed(Reason::Unauthenticated.as_str(), "the peer has no identity"));
     };
-    let name = node_name(&identity.id, &engine.trust.roster())?;
+    let name = node_name(engine.bureau(), &identity.id, &engine.trust.roster())?;
     let (outbound, frames) = mpsc::channel::<Frame>(OUTBOUND_FRAMES_MAX);
     let frames = ReceiverStream::new(frames).map(|frame| OpenRequest { frame: Some(frame) });
     let mut client = LinkServiceClient::new(channel.channel())
@@ -153,11 +153,18 @@ async fn open(engine: &Engine, dialer: &Dialer, target: &Target) -> Result<(Peer
 ///
 /// # Errors
 /// Why it is no peer.
-pub fn node_name(id: &bureau_net::SpiffeId, roster: &bureau_core::Roster) -> Result<PeerName, End> {
+pub fn node_name(
+    own: BureauCode,
+    id: &bureau_net::SpiffeId,
+    roster: &bureau_core::Roster,
+) -> Result<PeerName, End> {
     let bureau: BureauCode = id.bureau;
     let bureau_net::Role::Node(node) = &id.role else {
         return Err(failed(Reason::NotPermitted.as_str(), "not a node's certificate"));
     };
+    if bureau == own {
+        return Err(failed(Reason::WrongBureau.as_str(), "a node links to other bureaus only"));
+    }
     let member = roster.member(&bureau);
     let listed = member.map_err(|reason| failed(reason.as_str(), "not in the roster"))?;
     if !listed.nodes.contains_key(node) {

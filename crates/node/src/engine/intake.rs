@@ -4,8 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use bureau_core::{
-    BureauCode, Envelope, MessageId, Reason, Receipt, Timestamp, Verified, Verifier, body,
-    envelope::SealingSuite, limits::HOPS_MAX,
+    BureauCode, Envelope, MessageId, Reason, Receipt, Slip, Timestamp, Verified, Verifier, body,
+    envelope::SealingSuite, limits::HOPS_MAX, slip::Count,
 };
 use bureau_net::Refusal;
 use bureau_proto::{
@@ -336,7 +336,7 @@ impl Judge {
                 }
                 Ok(slip) => {
                     let recipient = slip.label().recipient;
-                    match self.action(&envelope, recipient) {
+                    match self.action(&envelope, &slip) {
                         Ok((action, reason)) => slips.push(InboundSlip { slip, action, reason }),
                         Err(reason) => {
                             judged.rejections.push(rejection(number, Some(recipient), reason));
@@ -357,12 +357,12 @@ impl Judge {
     fn action(
         &self,
         envelope: &Verified<Envelope>,
-        recipient: BureauCode,
+        slip: &Verified<Slip>,
     ) -> Result<(ReceiveAction, Option<Reason>), Reason> {
-        let bureau = self.engine.bureau();
+        let (bureau, recipient) = (self.engine.bureau(), slip.label().recipient);
         let manifest = envelope.manifest();
         if recipient == bureau {
-            return Ok(match self.check_body(envelope) {
+            return Ok(match self.check_body(envelope, slip) {
                 Ok(()) => (ReceiveAction::Deliver, None),
                 Err(reason) => (ReceiveAction::Refuse, Some(reason)),
             });
@@ -379,13 +379,18 @@ impl Judge {
     }
 
     /// The rules a desk's submission had to pass hold here again: nobody is trusted for them.
-    fn check_body(&self, envelope: &Verified<Envelope>) -> Result<(), Reason> {
+    fn check_body(
+        &self,
+        envelope: &Verified<Envelope>,
+        slip: &Verified<Slip>,
+    ) -> Result<(), Reason> {
         let suite = envelope.manifest().suite;
         if !self.engine.config.policy.sealing_suites.contains(&suite) {
             return Err(Reason::SuiteNotAllowed);
         }
         match suite {
             SealingSuite::Open => {
+                Count::decode(slip.label().private.clone())?;
                 let body = envelope_wire::Body::decode(envelope.body().clone());
                 let body = body.map_err(|_| Reason::Malformed)?;
                 let limits = &self.engine.config.limits.message;

@@ -49,16 +49,17 @@ impl LinkService for LinkFace {
             return Err(refusal.into());
         }
         let identity = peer(&request).map_err(Status::from)?;
-        let name = node_name(&identity.id, &self.engine.trust.roster()).map_err(|end| {
-            tracing::warn!(
-                event = "link_refused",
-                peer = %identity.id.bureau, address = %identity.address,
-                reason = %end.reason, detail = %end.detail
-            );
-            self.engine.metrics.refused("link", &end.reason);
-            let reason = end.reason.parse().unwrap_or(bureau_core::Reason::NotPermitted);
-            Status::from(Refusal::new(reason, end.detail))
-        })?;
+        let name = node_name(self.engine.bureau(), &identity.id, &self.engine.trust.roster())
+            .map_err(|end| {
+                tracing::warn!(
+                    event = "link_refused",
+                    peer = %identity.id.bureau, address = %identity.address,
+                    reason = %end.reason, detail = %end.detail
+                );
+                self.engine.metrics.refused("link", &end.reason);
+                let reason = end.reason.parse().unwrap_or(bureau_core::Reason::NotPermitted);
+                Status::from(Refusal::new(reason, end.detail))
+            })?;
         let inbound = request
             .into_inner()
             .map(|request| request.map(|request| request.frame.unwrap_or_default()));
