@@ -5,7 +5,10 @@ use bureau_proto::envelope::v1 as wire;
 
 use crate::{
     ids::BureauCode,
-    limits::{CASE_REFERENCE_CHARS_MAX, FORMAT, Limits, MEDIA_TYPE_CHARS_MAX, SUBJECT_CHARS_MAX},
+    limits::{
+        CASE_REFERENCE_CHARS_MAX, FILE_NAME_CHARS_MAX, FORMAT, Limits, MEDIA_TYPE_CHARS_MAX,
+        SUBJECT_CHARS_MAX,
+    },
     reason::Reason,
 };
 
@@ -69,7 +72,31 @@ pub fn check(body: &wire::Body, limits: &Limits) -> Vec<Violation> {
         let description = "not a list of bureau codes within the limit";
         violations.push(Violation::new("visible_recipients", Reason::Malformed, description));
     }
+    violations.extend(check_attachments(&body.attachments, limits));
     violations
+}
+
+/// Checks what is said of attachments: somebody will save them under these names.
+fn check_attachments(list: &[wire::AttachmentDescription], limits: &Limits) -> Option<Violation> {
+    if list.len() > limits.attachments {
+        let description =
+            format!("{} attachments; the limit is {}", list.len(), limits.attachments);
+        return Some(Violation::new("attachments", Reason::TooManyAttachments, description));
+    }
+    list.iter().enumerate().find_map(|(index, attachment)| {
+        let name = attachment.name.as_str();
+        let path = ["", ".", ".."].contains(&name) || name.contains(['/', '\\']);
+        let (field, fault) = if path {
+            ("name", Err(Reason::FieldInvalid))
+        } else if let Err(reason) = check_line(name, FILE_NAME_CHARS_MAX) {
+            ("name", Err(reason))
+        } else {
+            ("media_type", check_line(&attachment.media_type, MEDIA_TYPE_CHARS_MAX))
+        };
+        let field = format!("attachments[{index}].{field}");
+        let description = "not one clean line within its limit, or not a plain file name";
+        fault.err().map(|reason| Violation::new(field, reason, description))
+    })
 }
 
 /// Checks the content: size, and where it is text, that it is clean UTF-8.

@@ -1,6 +1,8 @@
 //! The envelope: a manifest that its origin signed, and a body. What may be said in them is
 //! checked in `verify`; here is what they are.
 
+use std::fmt;
+
 use bureau_proto::envelope::v1 as wire;
 use bytes::Bytes;
 use prost::Message as _;
@@ -135,7 +137,7 @@ impl Manifest {
 }
 
 /// The signed unit: a manifest and a body, the same for every recipient.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Envelope {
     id: MessageId,
     manifest: Manifest,
@@ -148,17 +150,18 @@ impl Envelope {
     #[must_use]
     pub fn new(network: &NetworkName, manifest: Manifest, body: Bytes) -> Self {
         let payload = manifest.encode();
+        let id = MessageId(digest(network, Context::Manifest, &payload));
         let signed = wire::Signed { payload, attestation: None };
-        Self::from_parts(network, manifest, signed, body)
+        Self::from_parts(id, manifest, signed, body)
     }
 
-    pub(crate) fn from_parts(
-        network: &NetworkName,
+    /// Of a payload whose digest the caller has counted already.
+    pub(crate) const fn from_parts(
+        id: MessageId,
         manifest: Manifest,
         signed: wire::Signed,
         body: Bytes,
     ) -> Self {
-        let id = MessageId(digest(network, Context::Manifest, &signed.payload));
         Self { id, manifest, signed, body }
     }
 
@@ -192,6 +195,17 @@ impl Envelope {
         let envelope =
             wire::Envelope { manifest: Some(self.signed.clone()), body: self.body.clone() };
         envelope.encode_to_vec().into()
+    }
+}
+
+impl fmt::Debug for Envelope {
+    /// Without the body: whatever prints this may be a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Envelope")
+            .field("id", &self.id)
+            .field("manifest", &self.manifest)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
     }
 }
 

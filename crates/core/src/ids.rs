@@ -4,6 +4,7 @@
 use std::{fmt, str::FromStr};
 
 use data_encoding::BASE32_NOPAD;
+use sha2::{Digest as _, Sha256};
 
 /// A text that is not a name of the kind asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -259,6 +260,16 @@ fn symbol_value(symbol: u8) -> Option<u8> {
 /// Which of a bureau's keys: the first 16 bytes of SHA-256 of the public key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(pub [u8; 16]);
+
+impl KeyId {
+    /// The id of a public key.
+    #[must_use]
+    pub fn of(public_key: &[u8]) -> Self {
+        let mut id = [0; 16];
+        id.copy_from_slice(&Sha256::digest(public_key)[..16]);
+        Self(id)
+    }
+}
 
 /// A node's store incarnation: changes when it was wiped or restored with loss.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -7,7 +7,6 @@ use ed25519_dalek::{
     Signature, Signer as _,
     pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, spki::der::pem::LineEnding},
 };
-use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::{ids::KeyId, reason::Reason};
@@ -135,9 +134,7 @@ impl PublicKey {
     }
 
     fn of(key: ed25519_dalek::VerifyingKey) -> Self {
-        let mut id = [0; 16];
-        id.copy_from_slice(&Sha256::digest(key.as_bytes())[..16]);
-        Self { key, id: KeyId(id) }
+        Self { id: KeyId::of(key.as_bytes()), key }
     }
 }
 

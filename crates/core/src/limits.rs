@@ -11,12 +11,26 @@ pub const MANIFEST_BYTES_MAX: usize = 4096;
 pub const SLIP_BYTES_MAX: usize = 1024;
 /// Largest encoded receipt: digests, codes and two sentences.
 pub const RECEIPT_BYTES_MAX: usize = 1024;
+/// What a signature adds to signed bytes: salt, path and root come to 610 bytes. The rest is room
+/// for what newer versions add. Without a bound, a few MiB of empty path elements would take
+/// twenty times as much memory before anything is checked.
+pub const SIGNATURE_BYTES_MAX: usize = 2048;
+/// Largest signed roster: 1,000 members of 4 KiB.
+pub const ROSTER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most signatures under a roster: each costs a verification.
+pub const ROSTER_SIGNATURES_MAX: usize = 64;
 /// Longest subject, in characters.
 pub const SUBJECT_CHARS_MAX: usize = 200;
 /// Longest case reference, in characters.
 pub const CASE_REFERENCE_CHARS_MAX: usize = 64;
 /// Longest media type, in characters.
 pub const MEDIA_TYPE_CHARS_MAX: usize = 100;
+/// Longest name of a bureau in a roster, in characters.
+pub const BUREAU_NAME_CHARS_MAX: usize = 200;
+/// Longest address of a node in a roster: a DNS name and a port.
+pub const ADDRESS_BYTES_MAX: usize = 261;
+/// Longest file name of an attachment, in characters.
+pub const FILE_NAME_CHARS_MAX: usize = 128;
 /// Longest reason or advice in a receipt, in characters.
 pub const RECEIPT_TEXT_CHARS_MAX: usize = 300;
 /// What a body may hold beside its content: subject, references, visible recipients.

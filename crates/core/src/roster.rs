@@ -9,9 +9,13 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::{
+    body::check_line,
     ids::{BureauCode, KeyId, NetworkName, NodeName},
     keys::{KeyError, PublicKey, SigningKey},
-    limits::{FORMAT, Limits},
+    limits::{
+        ADDRESS_BYTES_MAX, BUREAU_NAME_CHARS_MAX, FORMAT, Limits, ROSTER_BYTES_MAX,
+        ROSTER_SIGNATURES_MAX, SIGNATURE_BYTES_MAX,
+    },
     reason::Reason,
     signing::{Context, SignError, Signer, lead_to_root},
     time::Timestamp,
@@ -59,14 +63,27 @@ pub enum MemberFault {
     /// The code stands twice.
     #[error("listed twice")]
     Twice,
+    /// Its name for people is too long, or has control characters.
+    #[error("a name that is too long or has control characters")]
+    Name,
     /// A node's name is not one.
     #[error("not a node name")]
     Node,
+    /// A node stands twice: one of the two would be lost in silence.
+    #[error("a node listed twice")]
+    NodeTwice,
+    /// An address is not one.
+    #[error("an address that is not host:port")]
+    Address,
+    /// A key stands twice, here or with another member: a revoked one could come back, or one
+    /// bureau sign as another.
+    #[error("a key listed twice")]
+    KeyTwice,
     /// A key is not one, or weak.
     #[error("{0}")]
     Key(#[from] KeyError),
-    /// A key's window is missing.
-    #[error("a key without a window")]
+    /// A key's window is missing or ends before it begins.
+    #[error("a key without a window, or with one that ends before it begins")]
     Window,
     /// A hub it is reached through is no member.
     #[error("reached through a hub that is not a member")]
@@ -129,8 +146,8 @@ pub struct Member {
 
 #[derive(Debug, Clone)]
 struct Key {
-    public: PublicKey,
-    signs: bool,
+    /// `None` where it is not for signatures of a known suite.
+    public: Option<PublicKey>,
     valid_from: Timestamp,
     valid_until: Timestamp,
     revoked: bool,
@@ -146,18 +163,16 @@ impl Roster {
         network: &NetworkName,
         anchor: &Anchor,
     ) -> Result<Self, RosterError> {
-        let signed = wire::SignedRoster::decode(bytes).map_err(|_| RosterError::Malformed)?;
+        if bytes.len() > ROSTER_BYTES_MAX {
+            return Err(RosterError::Malformed);
+        }
+        let signed = OpaqueSignedRoster::decode(bytes).map_err(|_| RosterError::Malformed)?;
+        if signed.attestations.len() > ROSTER_SIGNATURES_MAX {
+            return Err(RosterError::Malformed);
+        }
         let mut good = BTreeSet::new();
         for attestation in &signed.attestations {
-            if attestation.root.as_ref().is_none_or(|root| root.bureau != ROSTER_SIGNER) {
-                continue;
-            }
-            let Some(claim) = lead_to_root(network, Context::Roster, &signed.roster, attestation)
-            else {
-                continue;
-            };
-            let signer = anchor.keys.iter().find(|key| claim.check(key).is_ok());
-            good.extend(signer.map(PublicKey::id));
+            good.extend(root_signer(&signed.roster, attestation, network, anchor));
         }
         let needed = anchor.threshold.max(1);
         if good.len() < needed {
@@ -177,6 +192,7 @@ impl Roster {
             return Err(RosterError::Malformed);
         };
         let mut members = BTreeMap::new();
+        let mut key_ids = BTreeSet::new();
         for member in &roster.members {
             let fault = |fault| RosterError::Member { code: member.code.clone(), fault };
             let code: BureauCode = member.code.parse().map_err(|_| fault(MemberFault::Code))?;
@@ -184,6 +200,9 @@ impl Roster {
                 return Err(fault(MemberFault::Code));
             }
             let parsed = Member::from_wire(member).map_err(fault)?;
+            if !parsed.keys.keys().all(|id| key_ids.insert(*id)) {
+                return Err(fault(MemberFault::KeyTwice));
+            }
             if members.insert(code, parsed).is_some() {
                 return Err(fault(MemberFault::Twice));
             }
@@ -247,10 +266,10 @@ impl Roster {
     ) -> Result<&PublicKey, Reason> {
         let key = self.member(code)?.keys.get(&id).ok_or(Reason::UnknownKey)?;
         let last = key.valid_until.plus_ms(Limits::default().lifetime_ms);
-        if !key.signs || key.revoked || now < key.valid_from || now > last {
+        if key.revoked || now < key.valid_from || now > last {
             return Err(Reason::KeyNotValid);
         }
-        Ok(&key.public)
+        key.public.as_ref().ok_or(Reason::KeyNotValid)
     }
 
     /// Whether a member may sign with this key now: what a node asks of its own key at its start.
@@ -266,23 +285,22 @@ impl Roster {
 
 impl Member {
     fn from_wire(member: &wire::Member) -> Result<Self, MemberFault> {
+        check_line(&member.name, BUREAU_NAME_CHARS_MAX).map_err(|_| MemberFault::Name)?;
         let mut keys = BTreeMap::new();
         for key in &member.keys {
-            let public = PublicKey::from_bytes(&key.public_key)?;
-            let valid_from = Timestamp::from_wire(key.valid_from_time.as_ref());
-            let valid_until = Timestamp::from_wire(key.valid_until_time.as_ref());
-            let (Some(valid_from), Some(valid_until)) = (valid_from, valid_until) else {
-                return Err(MemberFault::Window);
-            };
-            let signs =
-                key.suite() == wire::SignatureSuite::Ed25519 && key.r#use() == wire::KeyUse::Sign;
-            let revoked = key.revoke_time.is_some();
-            keys.insert(public.id(), Key { public, signs, valid_from, valid_until, revoked });
+            if keys.insert(KeyId::of(&key.public_key), Key::from_wire(key)?).is_some() {
+                return Err(MemberFault::KeyTwice);
+            }
         }
         let mut nodes = BTreeMap::new();
         for node in &member.nodes {
             let name = node.name.parse().map_err(|_| MemberFault::Node)?;
-            nodes.insert(name, node.addresses.clone());
+            if !node.addresses.iter().all(|address| is_address(address)) {
+                return Err(MemberFault::Address);
+            }
+            if nodes.insert(name, node.addresses.clone()).is_some() {
+                return Err(MemberFault::NodeTwice);
+            }
         }
         let via = member.via.iter().map(|hub| hub.parse().map_err(|_| MemberFault::Via));
         Ok(Self {
@@ -294,4 +312,63 @@ impl Member {
             keys,
         })
     }
+}
+
+impl Key {
+    fn from_wire(key: &wire::MemberKey) -> Result<Self, MemberFault> {
+        let valid_from = Timestamp::from_wire(key.valid_from_time.as_ref());
+        let valid_until = Timestamp::from_wire(key.valid_until_time.as_ref());
+        let (Some(valid_from), Some(valid_until)) = (valid_from, valid_until) else {
+            return Err(MemberFault::Window);
+        };
+        if valid_until < valid_from {
+            return Err(MemberFault::Window);
+        }
+        // Keys of other uses and suites are other things than points of this curve. A roster that
+        // lists some for newer nodes must not be refused for them.
+        let signs =
+            key.suite() == wire::SignatureSuite::Ed25519 && key.r#use() == wire::KeyUse::Sign;
+        let public = signs.then(|| PublicKey::from_bytes(&key.public_key)).transpose()?;
+        Ok(Self { public, valid_from, valid_until, revoked: key.revoke_time.is_some() })
+    }
+}
+
+/// A [`wire::SignedRoster`] with its signatures still encoded, so that they can be counted first.
+#[derive(Clone, PartialEq, prost::Message)]
+struct OpaqueSignedRoster {
+    #[prost(bytes = "bytes", tag = "1")]
+    roster: Bytes,
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    attestations: Vec<Bytes>,
+}
+
+/// The trusted root key that made one signature of a roster. `None` where it is not good: others
+/// may be.
+fn root_signer(
+    roster: &Bytes,
+    attestation: &Bytes,
+    network: &NetworkName,
+    anchor: &Anchor,
+) -> Option<KeyId> {
+    if attestation.len() > SIGNATURE_BYTES_MAX {
+        return None;
+    }
+    let attestation = wire::Attestation::decode(attestation.clone()).ok()?;
+    let root = attestation.root.as_ref()?;
+    if root.bureau != ROSTER_SIGNER || root.suite() != wire::SignatureSuite::Ed25519 {
+        return None;
+    }
+    let key = anchor.keys.iter().find(|key| key.id().0 == root.key_id.as_ref())?;
+    let claim = lead_to_root(network, Context::Roster, roster, &attestation)?;
+    claim.check(key).ok()?;
+    Some(key.id())
+}
+
+/// Whether a text can be an address: it is dialed, shown and logged.
+fn is_address(text: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+    text.len() <= ADDRESS_BYTES_MAX
+        && text.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty() && host.bytes().all(good) && port.parse::<u16>().is_ok()
+        })
 }

@@ -3,11 +3,13 @@
 
 use bureau_proto::envelope::v1 as wire;
 use bytes::{BufMut as _, Bytes, BytesMut};
+use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
     ids::{BureauCode, NetworkName},
     keys::{PublicKey, SigningKey},
+    limits::SIGNATURE_BYTES_MAX,
     merkle::{self, Hash, Tree},
     reason::Reason,
     verified::Verified,
@@ -150,35 +152,35 @@ impl Signer {
         let Some(size) = merkle::padded_size(items.len()) else {
             return if items.is_empty() { Ok(Vec::new()) } else { Err(SignError::GroupTooLarge) };
         };
-        let fill = (size - items.len()) * size_of::<Hash>();
-        let mut random = vec![0; items.len() * SALT_BYTES + fill];
+        let salts = items.len() * SALT_BYTES;
+        let mut random = vec![0; salts + merkle::HEIGHT_MAX * size_of::<Hash>()];
         getrandom::fill(&mut random).map_err(|_| SignError::NoRandom)?;
         let random = Bytes::from(random);
-        let salts = random.slice(..items.len() * SALT_BYTES);
+        let mut fill = [Hash::default(); merkle::HEIGHT_MAX];
+        fill.as_flattened_mut().copy_from_slice(&random[salts..]);
 
-        let mut leaves: Vec<Hash> = Vec::with_capacity(size);
-        for ((context, bytes), salt) in items.iter().zip(salts.chunks_exact(SALT_BYTES)) {
+        let mut leaves: Vec<Hash> = Vec::with_capacity(items.len());
+        for ((context, bytes), salt) in items.iter().zip(random.chunks_exact(SALT_BYTES)) {
             leaves.push(leaf(&self.network, *context, salt, bytes));
         }
-        leaves.extend(random[salts.len()..].as_chunks::<32>().0);
-        let tree = Tree::new(leaves);
+        let tree = Tree::new(&leaves, size.trailing_zeros() as usize, &fill);
         let root = self.sign_root(tree.root(), size);
         let attestation = |index: usize| wire::Attestation {
-            salt: salts.slice(index * SALT_BYTES..(index + 1) * SALT_BYTES),
+            salt: random.slice(index * SALT_BYTES..(index + 1) * SALT_BYTES),
             leaf_index: u32::try_from(index).unwrap_or(u32::MAX),
-            path: tree.path(index).iter().map(|hash| Bytes::copy_from_slice(hash)).collect(),
+            path: tree.path(index).collect(),
             root: Some(root.clone()),
         };
         Ok((0..items.len()).map(attestation).collect())
     }
 
-    fn sign_root(&self, root: Hash, size: usize) -> wire::RootSignature {
+    fn sign_root(&self, root: Bytes, size: usize) -> wire::RootSignature {
         let mut signed = wire::RootSignature {
             suite: wire::SignatureSuite::Ed25519.into(),
             bureau: self.bureau.clone(),
             key_id: Bytes::copy_from_slice(&self.public.id().0),
             tree_size: u32::try_from(size).unwrap_or(u32::MAX),
-            root: Bytes::copy_from_slice(&root),
+            root,
             signature: Bytes::new(),
         };
         let bytes = root_bytes(&self.network, &signed);
@@ -248,13 +250,14 @@ impl Group<'_> {
         for part in self.items.chunks(merkle::LEAVES_MAX) {
             attestations.extend(self.signer.attest(part)?.into_iter().map(Some));
         }
-        Ok(SignedGroup { attestations })
+        Ok(SignedGroup { items: self.items, attestations })
     }
 }
 
 /// A group that is signed: give the tickets back to get the things.
 #[derive(Debug)]
 pub struct SignedGroup {
+    items: Vec<(Context, Bytes)>,
     attestations: Vec<Option<wire::Attestation>>,
 }
 
@@ -264,11 +267,29 @@ impl SignedGroup {
     /// # Errors
     /// [`SignError::ForeignTicket`].
     pub fn take<T: Signable>(&mut self, ticket: Ticket<T>) -> Result<Verified<T>, SignError> {
-        let attestation = self.attestations.get_mut(ticket.index).and_then(Option::take);
-        let mut item = ticket.item;
-        item.attach(attestation.ok_or(SignError::ForeignTicket)?);
+        let Ticket { index, mut item } = ticket;
+        // Without this look, another group's ticket would get a signature over something else, and
+        // the mark of the verified with it.
+        let is_ours = self
+            .items
+            .get(index)
+            .is_some_and(|(context, bytes)| *context == T::CONTEXT && bytes == item.payload());
+        let attestation = self.attestations.get_mut(index).filter(|_| is_ours);
+        item.attach(attestation.and_then(Option::take).ok_or(SignError::ForeignTicket)?);
         Ok(Verified::new(item))
     }
+}
+
+/// Decodes signed bytes of a bounded size. Nothing of them is believed yet.
+pub(crate) fn open_signed(bytes: Bytes, payload_bytes_max: usize) -> Result<wire::Signed, Reason> {
+    if bytes.len() > payload_bytes_max + SIGNATURE_BYTES_MAX {
+        return Err(Reason::TooLarge);
+    }
+    let signed = wire::Signed::decode(bytes).map_err(|_| Reason::Malformed)?;
+    if signed.payload.len() > payload_bytes_max {
+        return Err(Reason::TooLarge);
+    }
+    Ok(signed)
 }
 
 /// Checks an attestation of bytes, up to the signature: the root it leads to, and what that root's
@@ -293,8 +314,8 @@ pub(crate) fn lead_to_root(
 
 /// A root and a signature that is claimed to be over it.
 pub(crate) struct RootClaim {
-    pub(crate) bytes: Bytes,
-    pub(crate) signature: Bytes,
+    bytes: Bytes,
+    signature: Bytes,
 }
 
 impl RootClaim {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::{
-    envelope::{Content, Envelope, Manifest},
+    envelope::{Content, Envelope, Manifest, SealingSuite},
     ids::{BureauCode, KeyId, MessageId},
     limits::{
         BODY_OVERHEAD_BYTES_MAX, CLOCK_SKEW_MS_MAX, Limits, MANIFEST_BYTES_MAX, RECEIPT_BYTES_MAX,
@@ -21,8 +21,8 @@ use crate::{
     reason::Reason,
     receipt::{Receipt, ReceiptKind},
     roster::Roster,
-    signing::{Context, lead_to_root},
-    slip::Slip,
+    signing::{Context, digest, lead_to_root, open_signed},
+    slip::{Count, Slip},
     time::Timestamp,
     verified::Verified,
 };
@@ -53,6 +53,15 @@ impl From<Reason> for EnvelopeRefusal {
     fn from(reason: Reason) -> Self {
         Self { reason, authentic: None }
     }
+}
+
+/// A [`wire::Envelope`] with its manifest still encoded, so that its size can be looked at first.
+#[derive(Clone, PartialEq, prost::Message)]
+struct OpaqueEnvelope {
+    #[prost(bytes = "bytes", optional, tag = "1")]
+    manifest: Option<Bytes>,
+    #[prost(bytes = "bytes", tag = "2")]
+    body: Bytes,
 }
 
 /// Verifies what comes from outside, against one roster. A new roster means a new verifier, with
@@ -106,18 +115,13 @@ impl Verifier {
         bytes: Bytes,
         now: Timestamp,
     ) -> Result<Verified<Envelope>, EnvelopeRefusal> {
-        let envelope = wire::Envelope::decode(bytes).map_err(|_| Reason::Malformed)?;
-        let signed = envelope.manifest.ok_or(Reason::FieldMissing)?;
-        if signed.payload.len() > MANIFEST_BYTES_MAX {
-            return Err(Reason::TooLarge.into());
-        }
+        let envelope = OpaqueEnvelope::decode(bytes).map_err(|_| Reason::Malformed)?;
+        let manifest = envelope.manifest.ok_or(Reason::FieldMissing)?;
+        let signed = open_signed(manifest, MANIFEST_BYTES_MAX)?;
         let (signer, key) = self.signature(Context::Manifest, &signed, now)?;
-        let message = MessageId(crate::signing::digest(
-            self.roster.network(),
-            Context::Manifest,
-            &signed.payload,
-        ));
-        let authentic = Some(Authentic { message, origin: signer });
+        let id = digest(self.roster.network(), Context::Manifest, &signed.payload);
+        let id = MessageId(id);
+        let authentic = Some(Authentic { message: id, origin: signer });
         let refuse = |reason| EnvelopeRefusal { reason, authentic };
         let manifest = Manifest::decode(signed.payload.clone()).map_err(refuse)?;
         if manifest.origin != signer || manifest.key_id != key {
@@ -130,8 +134,7 @@ impl Verifier {
             // The origin signed another body: whoever changed it, the origin cannot be blamed.
             return Err(Reason::DigestMismatch.into());
         }
-        let network = self.roster.network();
-        Ok(Verified::new(Envelope::from_parts(network, manifest, signed, envelope.body)))
+        Ok(Verified::new(Envelope::from_parts(id, manifest, signed, envelope.body)))
     }
 
     fn check_manifest(&self, manifest: &Manifest, now: Timestamp) -> Result<(), Reason> {
@@ -148,7 +151,8 @@ impl Verifier {
         if manifest.expires <= now {
             return Err(Reason::AlreadyExpired);
         }
-        if manifest.body.size > (self.limits.body_bytes + BODY_OVERHEAD_BYTES_MAX) as u64 {
+        let body_bytes_max = self.limits.body_bytes.saturating_add(BODY_OVERHEAD_BYTES_MAX);
+        if manifest.body.size > body_bytes_max as u64 {
             return Err(Reason::BodyTooLarge);
         }
         if manifest.attachments.len() > self.limits.attachments {
@@ -156,6 +160,9 @@ impl Verifier {
         }
         if manifest.attachments.iter().any(|part| part.size > self.limits.attachment_bytes) {
             return Err(Reason::AttachmentTooLarge);
+        }
+        if manifest.suite == SealingSuite::Open && !manifest.key_commitment.is_empty() {
+            return Err(Reason::FieldInvalid);
         }
         Ok(())
     }
@@ -171,10 +178,7 @@ impl Verifier {
         envelope: &Verified<Envelope>,
         now: Timestamp,
     ) -> Result<Verified<Slip>, Reason> {
-        let signed = wire::Signed::decode(bytes).map_err(|_| Reason::Malformed)?;
-        if signed.payload.len() > SLIP_BYTES_MAX {
-            return Err(Reason::TooLarge);
-        }
+        let signed = open_signed(bytes, SLIP_BYTES_MAX)?;
         let (signer, _) = self.signature(Context::Slip, &signed, now)?;
         if signer != envelope.manifest().origin {
             return Err(Reason::WrongOrigin);
@@ -194,6 +198,13 @@ impl Verifier {
             return Err(Reason::SelfRecipient);
         }
         self.roster.member(&label.recipient)?;
+        if label.suite == SealingSuite::Open {
+            // In clear, so a count that is none is found here and not after it was stored.
+            Count::decode(label.private.clone())?;
+            if !label.encapsulation.is_empty() {
+                return Err(Reason::FieldInvalid);
+            }
+        }
         Ok(Verified::new(slip))
     }
 
@@ -203,10 +214,7 @@ impl Verifier {
     /// # Errors
     /// The [`Reason`] it is refused for.
     pub fn receipt(&self, bytes: Bytes, now: Timestamp) -> Result<Verified<Receipt>, Reason> {
-        let signed = wire::Signed::decode(bytes).map_err(|_| Reason::Malformed)?;
-        if signed.payload.len() > RECEIPT_BYTES_MAX {
-            return Err(Reason::TooLarge);
-        }
+        let signed = open_signed(bytes, RECEIPT_BYTES_MAX)?;
         let (signer, _) = self.signature(Context::Receipt, &signed, now)?;
         let receipt = Receipt::from_signed(signed)?;
         let statement = receipt.statement();

@@ -109,8 +109,9 @@ impl Serving {
         if timeout(tenth * LINKS_TENTHS, self.tasks.wait()).await.is_err() {
             tracing::warn!(event = "drain_overrun", what = "links");
         }
-        self.connections.shutdown().await;
+        // The servers end first, so that what was said last reaches the peers before the cut.
         self.faces.stop(tenth * FACES_TENTHS).await;
+        self.connections.shutdown().await;
         if timeout(tenth * SCRIBE_TENTHS, &mut scribe).await.is_err() {
             tracing::warn!(event = "drain_overrun", what = "scribe");
             scribe.abort();

@@ -33,7 +33,11 @@ fn copy_folder(from: &Path, to: &Path) {
             fs::create_dir_all(&target).unwrap();
             copy_folder(&entry.path(), &target);
         } else {
-            fs::copy(entry.path(), target).unwrap();
+            // The store lives while it is copied: a temporary file may have got its name meanwhile.
+            match fs::copy(entry.path(), target) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                copied => drop(copied.unwrap()),
+            }
         }
     }
 }
