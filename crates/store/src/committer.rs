@@ -94,6 +94,7 @@ impl<R: Resolver> Committer<R> {
         let (requests, waiting) = mpsc::channel(WAITING_MAX);
         let (resolved, unapplied) = sync_channel(UNAPPLIED_MAX);
         let (unhealthy, health) = watch::channel(Health::Good);
+        let (health_of_writer, health_of_applier) = (unhealthy.clone(), unhealthy.clone());
         let applied = Arc::new(AtomicU64::new(journal.last()));
         let appended = Arc::new(AtomicU64::new(0));
         let segment = Arc::new(AtomicU64::new(journal.segment()));
@@ -113,8 +114,8 @@ impl<R: Resolver> Committer<R> {
         };
         let applier = Applier { index, observer, applied, unhealthy };
         let threads = vec![
-            spawn("store-commit", move || writer.run(waiting))?,
-            spawn("store-apply", move || applier.run(unapplied))?,
+            guarded("store-commit", &health_of_writer, move || writer.run(waiting))?,
+            guarded("store-apply", &health_of_applier, move || applier.run(unapplied))?,
         ];
         let requests = std::sync::Mutex::new(Some(requests));
         let threads = std::sync::Mutex::new(threads);
@@ -164,7 +165,25 @@ fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
+/// Starts a thread. One that panics has failed like one that says so: nobody may wait for it.
+fn guarded(
+    name: &str,
+    unhealthy: &watch::Sender<Health>,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, StoreError> {
+    struct Guard(watch::Sender<Health>);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                self.0.send_replace(Health::Failed);
+            }
+        }
+    }
+    let guard = Guard(unhealthy.clone());
+    let work = move || {
+        let _guard = guard;
+        work();
+    };
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
     thread.map_err(StoreError::io("start", name))
 }
@@ -181,16 +200,38 @@ struct Writer<D: Disk, I: Index, R: Resolver> {
     segment: Arc<AtomicU64>,
 }
 
+/// What a key is to hold; `None`: it is deleted.
+type Value = Option<Vec<u8>>;
+
 /// A group while it is gathered. Keys that are written twice are written once.
 struct Gathering<R: Resolver> {
-    writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    writes: BTreeMap<Vec<u8>, Value>,
     bytes: usize,
+    /// What the keys of the request at hand were before it, latest last.
+    undo: Vec<(Vec<u8>, Option<Value>)>,
     answers: Answers<R>,
 }
 
 impl<R: Resolver> Gathering<R> {
     const fn new() -> Self {
-        Self { writes: BTreeMap::new(), bytes: 0, answers: Vec::new() }
+        Self { writes: BTreeMap::new(), bytes: 0, undo: Vec::new(), answers: Vec::new() }
+    }
+
+    fn put(&mut self, key: Vec<u8>, value: Value, undoable: bool) {
+        self.bytes += key.len() + value.as_ref().map_or(0, Vec::len);
+        let undo = undoable.then(|| key.clone());
+        let before = self.writes.insert(key, value);
+        self.undo.extend(undo.map(|key| (key, before)));
+    }
+
+    /// Takes back what the request at hand wrote.
+    fn undo(&mut self) {
+        while let Some((key, before)) = self.undo.pop() {
+            match before {
+                Some(before) => self.writes.insert(key, before),
+                None => self.writes.remove(&key),
+            };
+        }
     }
 }
 
@@ -226,35 +267,68 @@ impl<D: Disk, I: Index, R: Resolver> Writer<D, I, R> {
     fn work(&mut self, requests: Vec<Request<R>>) -> Result<(), StoreError> {
         let mut gathering = Gathering::new();
         for Request { operations, reply } in requests {
-            let mut outcomes = Vec::with_capacity(operations.len());
-            for operation in operations {
-                outcomes.push(self.resolve(operation, &mut gathering)?);
-                if gathering.bytes > self.group_bytes_max {
-                    self.write(&mut gathering)?;
-                }
+            match self.resolve_all(operations, &mut gathering)? {
+                Ok(outcomes) => gathering.answers.push((outcomes, reply)),
+                // A caller that went away needs no answer.
+                Err(refused) => drop(reply.send(Err(refused))),
             }
-            gathering.answers.push((outcomes, reply));
         }
         self.write(&mut gathering)
     }
 
+    /// Decides a request. The inner error refuses it alone, with all it wrote, where it fits into
+    /// one group; the outer one is the store's.
+    fn resolve_all(
+        &mut self,
+        operations: Vec<R::Operation>,
+        gathering: &mut Gathering<R>,
+    ) -> Result<Outcomes<R>, StoreError> {
+        let mut outcomes = Vec::with_capacity(operations.len());
+        let undoable = operations.len() > 1;
+        gathering.undo.clear();
+        let mut written = false;
+        for operation in operations {
+            match self.resolve(operation, gathering, undoable) {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(StoreError::ValueTooLarge { .. }) if written => {
+                    gathering.undo();
+                    return Ok(Err(StoreError::OutcomeUnknown));
+                }
+                Err(refused @ StoreError::ValueTooLarge { .. }) => {
+                    gathering.undo();
+                    return Ok(Err(refused));
+                }
+                Err(error) => return Err(error),
+            }
+            if gathering.bytes > self.group_bytes_max {
+                self.write(gathering)?;
+                written = true;
+            }
+        }
+        Ok(Ok(outcomes))
+    }
+
     /// Decides one operation. An error here is the index's or a damaged record: the store has
-    /// failed, and the next start rebuilds it.
+    /// failed, and the next start rebuilds it. But for a value that is too large: that one is the
+    /// operation's, and nothing of it was written.
     fn resolve(
         &mut self,
         operation: R::Operation,
         gathering: &mut Gathering<R>,
+        undoable: bool,
     ) -> Result<R::Outcome, StoreError> {
         let index: &I = &self.index;
         let mut tx = Transaction::new(index, &self.overlay, &gathering.writes);
         let outcome = self.resolver.resolve(operation, &mut tx)?;
-        for (key, value) in tx.into_writes() {
-            let size = value.as_ref().map_or(0, Vec::len);
-            if size > VALUE_BYTES_MAX {
-                return Err(StoreError::ValueTooLarge { bytes: size, limit: VALUE_BYTES_MAX });
+        let writes = tx.into_writes();
+        for value in writes.values().flatten() {
+            let (bytes, limit) = (value.len(), VALUE_BYTES_MAX);
+            if bytes > limit {
+                return Err(StoreError::ValueTooLarge { bytes, limit });
             }
-            gathering.bytes += key.len() + size;
-            gathering.writes.insert(key, value);
+        }
+        for (key, value) in writes {
+            gathering.put(key, value, undoable);
         }
         Ok(outcome)
     }

@@ -3,16 +3,19 @@
 //!
 //! Segments are files of one size, written with zeros and synced ahead, so that an append changes
 //! no metadata; they are never used twice. A group is a header and its writes; the header names the
-//! segment, the group's number and the checksum of the group before it, so that a hole, an old
-//! segment or a swapped one is noticed.
+//! segment, the group's number and the chain of all groups before it, so that a hole, an old
+//! segment or a swapped one is noticed; its checksum is one that no stranger can make.
 
 pub(crate) mod group;
 mod recover;
-mod segments;
+pub(crate) mod segments;
 
 use std::path::{Path, PathBuf};
 
-use self::{group::Header, segments::Ahead};
+use self::{
+    group::{Header, Secret},
+    segments::{Ahead, GROUPS_AT},
+};
 use crate::{
     StoreError,
     disk::{Disk, DiskFile},
@@ -28,11 +31,13 @@ pub(crate) struct Journal<D: Disk> {
     directory: PathBuf,
     ahead: Ahead<D>,
     file: D::File,
+    secret: Secret,
     segment: u64,
     offset: u64,
     segment_bytes: u64,
     last: u64,
-    last_sum: Sum,
+    /// The chain up to it.
+    chain: Sum,
     /// Bytes appended since the journal was opened.
     appended: u64,
 }
@@ -45,19 +50,20 @@ impl<D: Disk> Journal<D> {
         segment_bytes: u64,
         segment: u64,
         last: u64,
-        last_sum: Sum,
+        chain: Sum,
     ) -> Result<Self, StoreError> {
         let mut ahead = Ahead::start(disk.clone(), directory.to_owned(), segment_bytes, segment);
-        let file = ahead.take()?;
+        let (file, secret) = ahead.take()?;
         Ok(Self {
             directory: directory.to_owned(),
             ahead,
             file,
+            secret,
             segment,
-            offset: 0,
+            offset: GROUPS_AT,
             segment_bytes,
             last,
-            last_sum,
+            chain,
             appended: 0,
         })
     }
@@ -94,18 +100,18 @@ impl<D: Disk> Journal<D> {
         let payload = group::encode_writes(writes);
         let number = self.last + 1;
         let bytes = (group::HEADER_BYTES + payload.len()) as u64;
-        if bytes > self.segment_bytes {
+        if bytes > self.segment_bytes.saturating_sub(GROUPS_AT) {
             let (bytes, limit) = (payload.len(), self.segment_bytes as usize);
             return Err(StoreError::ValueTooLarge { bytes, limit });
         }
         if self.offset + bytes > self.segment_bytes {
             self.sync()?;
-            self.file = self.ahead.take()?;
+            (self.file, self.secret) = self.ahead.take()?;
             self.segment += 1;
-            self.offset = 0;
+            self.offset = GROUPS_AT;
         }
-        let header = Header { segment: self.segment, number, previous: self.last_sum };
-        let (encoded, sum) = group::encode(&header, &payload);
+        let header = Header { segment: self.segment, number, previous: self.chain };
+        let (encoded, chain) = group::encode(&self.secret, &header, &payload);
         let path = || segments::path(&self.directory, self.segment);
         self.file
             .write_at(self.offset, &encoded)
@@ -113,7 +119,7 @@ impl<D: Disk> Journal<D> {
         self.offset += bytes;
         self.appended += bytes;
         self.last = number;
-        self.last_sum = sum;
+        self.chain = chain;
         Ok(number)
     }
 

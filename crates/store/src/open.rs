@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use crate::{
@@ -175,7 +176,9 @@ pub(crate) fn open<D: Disk, H: IndexHome>(
     if let Some(damage) = &found.damage {
         tracing::error!(event = "journal_damaged", error = %damage.error(&journal_dir));
     }
-
+    if let Some(damage) = &found.end_unknown {
+        return Err(damage.error(&journal_dir));
+    }
     journal::remove_unused(disk, &journal_dir, &found)?;
     let opening = Opening { disk, options, home, progress, found: &found, checkpoint };
     let index = opening.index(clean)?;
@@ -298,15 +301,16 @@ impl<D: Disk, H: IndexHome> Opening<'_, D, H> {
         let groups = &self.found.groups;
         let ahead = index.position() > self.found.last();
         let before = groups.iter().rev().find(|group| group.number <= self.checkpoint);
-        let (last, sum) = match (ahead, before, groups.first()) {
+        let (last, chain) = match (ahead, before, groups.first()) {
             (true, _, _) => (index.position(), FIRST_SUM),
-            (false, Some(before), _) => (before.number, before.sum),
+            (false, Some(before), _) => (before.number, before.chain),
             (false, None, Some(first)) => (first.number - 1, FIRST_SUM),
             (false, None, None) => (index.position(), FIRST_SUM),
         };
         let segment = self.found.next_segment;
         let segment_bytes = self.options.segment_bytes;
-        let mut journal = Journal::begin(self.disk, &directory, segment_bytes, segment, last, sum)?;
+        let mut journal =
+            Journal::begin(self.disk, &directory, segment_bytes, segment, last, chain)?;
         if !ahead {
             journal::replay(self.disk, &directory, self.found, last, |_, writes| {
                 journal.append_unsynced(&writes).map(|_| ())
@@ -374,7 +378,14 @@ pub(crate) fn write_checkpoint<D: Disk>(
     directory: &Path,
     position: u64,
 ) -> Result<(), StoreError> {
-    write_small(disk, directory, CHECKPOINT, position.to_string().as_bytes())
+    write_small(disk, directory, CHECKPOINT, checkpoint_text(position).as_bytes())
+}
+
+/// A position and its checksum: a flipped bit must not make it another position.
+fn checkpoint_text(position: u64) -> String {
+    let digest = Sha256::digest(position.to_be_bytes());
+    let sum: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("{position} {sum}\n")
 }
 
 /// Marks the stop as clean.
@@ -408,7 +419,10 @@ fn read_checkpoint<D: Disk>(disk: &D, directory: &Path) -> Result<u64, StoreErro
         return Ok(0);
     }
     let bytes = disk.read(&path).map_err(StoreError::io("read", &path))?;
-    let number = std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok());
+    let number = std::str::from_utf8(&bytes).ok().and_then(|text| {
+        let number = text.split(' ').next()?.parse().ok()?;
+        (checkpoint_text(number) == text).then_some(number)
+    });
     Ok(number.unwrap_or_else(|| {
         tracing::error!(event = "checkpoint_unreadable");
         0

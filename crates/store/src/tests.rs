@@ -1,8 +1,10 @@
 //! The store tried: the contract over every engine, power cuts, damage.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod committing;
 mod contract_suite;
 mod damage;
 mod edges;
 mod fixture;
 mod power_cut;
+mod recovery;

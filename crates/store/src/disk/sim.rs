@@ -163,7 +163,7 @@ impl Disk for SimDisk {
         state.files.push(File::default());
         let file = state.files.len() - 1;
         state.names.insert(path.to_owned(), file);
-        Ok(SimFile { disk: self.clone(), file, path: path.to_owned() })
+        Ok(SimFile { disk: self.clone(), file })
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -224,6 +224,12 @@ impl Disk for SimDisk {
 }
 
 impl State {
+    /// What a file is called now.
+    fn path_of(&self, file: usize) -> PathBuf {
+        let named = self.names.iter().find(|(_, named)| **named == file);
+        named.map(|(path, _)| path.clone()).unwrap_or_default()
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         match &mut self.syncs_left {
             None => Ok(()),
@@ -241,7 +247,6 @@ impl State {
 pub(crate) struct SimFile {
     disk: SimDisk,
     file: usize,
-    path: PathBuf,
 }
 
 impl DiskFile for SimFile {
@@ -257,7 +262,8 @@ impl DiskFile for SimFile {
             file.bytes.resize(to, 0);
         }
         file.bytes[from..to].copy_from_slice(bytes);
-        state.events.push(Event::Write(self.path.clone()));
+        let path = state.path_of(self.file);
+        state.events.push(Event::Write(path));
         Ok(())
     }
 
@@ -266,7 +272,8 @@ impl DiskFile for SimFile {
         state.sync()?;
         let file = &mut state.files[self.file];
         file.durable.clone_from(&file.bytes);
-        state.events.push(Event::Sync(self.path.clone()));
+        let path = state.path_of(self.file);
+        state.events.push(Event::Sync(path));
         Ok(())
     }
 }

@@ -1,16 +1,24 @@
 //! How a group stands in a segment. Decoding is total: any bytes give writes or nothing.
+//!
+//! Segments hold what strangers wrote: a body may look like a group, whole with its checksums. So
+//! each checksum begins with a secret of the segment, which is drawn by chance, stands in the
+//! segment's head and leaves the machine with nothing that is sent: bytes that came from elsewhere
+//! are never taken for a group.
 
 use sha2::{Digest as _, Sha256};
 
 /// A checksum: the first 16 bytes of SHA-256.
 pub(crate) type Sum = [u8; 16];
 
-/// The checksum before the first group.
+/// The chain before the first group.
 pub(crate) const FIRST_SUM: Sum = [0; 16];
 
-const MAGIC: [u8; 4] = *b"BJ01";
-/// Magic, segment, number, length, previous checksum, checksum.
+const MAGIC: [u8; 4] = *b"BJ02";
+/// Magic, segment, number, length, chain before it, checksum.
 pub(crate) const HEADER_BYTES: usize = 4 + 8 + 8 + 4 + 16 + 16;
+
+/// What only this segment's groups are checked by.
+pub(crate) type Secret = [u8; 32];
 
 /// One change of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +34,7 @@ pub(crate) struct Write {
 pub(crate) struct Header {
     pub(crate) segment: u64,
     pub(crate) number: u64,
+    /// The chain up to the group before it.
     pub(crate) previous: Sum,
 }
 
@@ -33,11 +42,13 @@ pub(crate) struct Header {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Group {
     pub(crate) header: Header,
-    pub(crate) sum: Sum,
+    /// The chain up to this group: the same for a copy in another segment.
+    pub(crate) chain: Sum,
     pub(crate) payload_bytes: usize,
 }
 
-pub(crate) fn encode(header: &Header, payload: &[u8]) -> (Vec<u8>, Sum) {
+/// Encodes a group; also gives the chain up to it.
+pub(crate) fn encode(secret: &Secret, header: &Header, payload: &[u8]) -> (Vec<u8>, Sum) {
     let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&header.segment.to_be_bytes());
@@ -45,21 +56,28 @@ pub(crate) fn encode(header: &Header, payload: &[u8]) -> (Vec<u8>, Sum) {
     // A segment is far below 4 GiB, and a group is smaller.
     bytes.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes());
     bytes.extend_from_slice(&header.previous);
-    let sum = checksum(&bytes, payload);
+    let digest = Sha256::digest(payload);
+    let sum = first_half(&[secret, &bytes, &digest]);
     bytes.extend_from_slice(&sum);
     bytes.extend_from_slice(payload);
-    (bytes, sum)
+    (bytes, chain(header, &digest))
 }
 
-fn checksum(head: &[u8], payload: &[u8]) -> Sum {
-    let digest = Sha256::new_with_prefix(head).chain_update(payload).finalize();
+fn chain(header: &Header, digest: &[u8]) -> Sum {
+    first_half(&[&header.previous, &header.number.to_be_bytes(), digest])
+}
+
+fn first_half(parts: &[&[u8]]) -> Sum {
+    let mut hash = Sha256::new();
+    parts.iter().for_each(|part| hash.update(part));
     let mut sum = FIRST_SUM;
-    sum.copy_from_slice(&digest[..16]);
+    sum.copy_from_slice(&hash.finalize()[..16]);
     sum
 }
 
-/// Reads the group at the beginning of some bytes; `None` where there is no whole, undamaged one.
-pub(crate) fn decode(bytes: &[u8]) -> Option<(Group, &[u8])> {
+/// Reads the group at the beginning of some bytes; `None` where there is no whole, undamaged one
+/// of this segment.
+pub(crate) fn decode<'a>(secret: &Secret, bytes: &'a [u8]) -> Option<(Group, &'a [u8])> {
     let (head, rest) = bytes.split_at_checked(HEADER_BYTES)?;
     let (fields, sum) = head.split_at(HEADER_BYTES - 16);
     let number = |range: std::ops::Range<usize>| {
@@ -70,7 +88,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<(Group, &[u8])> {
     }
     let length = u32::from_be_bytes(fields.get(20..24)?.try_into().ok()?) as usize;
     let payload = rest.get(..length)?;
-    if sum != checksum(fields, payload) {
+    let digest = Sha256::digest(payload);
+    if sum != first_half(&[secret, fields, &digest]) {
         return None;
     }
     let header = Header {
@@ -78,14 +97,14 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<(Group, &[u8])> {
         number: number(12..20)?,
         previous: fields.get(24..40)?.try_into().ok()?,
     };
-    let group = Group { header, sum: sum.try_into().ok()?, payload_bytes: length };
+    let group = Group { header, chain: chain(&header, &digest), payload_bytes: length };
     Some((group, payload))
 }
 
 /// Where the next whole group begins in some bytes.
-pub(crate) fn find(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn find(secret: &Secret, bytes: &[u8]) -> Option<usize> {
     let starts = bytes.windows(MAGIC.len()).enumerate().filter(|(_, window)| *window == MAGIC);
-    starts.map(|(at, _)| at).find(|at| decode(&bytes[*at..]).is_some())
+    starts.map(|(at, _)| at).find(|at| decode(secret, &bytes[*at..]).is_some())
 }
 
 const PUT: u8 = 1;
@@ -137,6 +156,8 @@ mod tests {
 
     use super::*;
 
+    const SECRET: Secret = [7; 32];
+
     fn writes() -> impl Strategy<Value = Vec<Write>> {
         let write = (any::<Vec<u8>>(), any::<Option<Vec<u8>>>());
         prop::collection::vec(write.prop_map(|(key, value)| Write { key, value }), 0..20)
@@ -151,7 +172,7 @@ mod tests {
         #[test]
         fn any_bytes_decode_or_not(bytes: Vec<u8>) {
             let _ = decode_writes(&bytes);
-            let _ = decode(&bytes);
+            let _ = decode(&SECRET, &bytes);
         }
 
         #[test]
@@ -159,14 +180,15 @@ mod tests {
             writes in writes(), at: prop::sample::Index, mask in 1u8..,
         ) {
             let header = Header { segment: 3, number: 7, previous: [9; 16] };
-            let (encoded, sum) = encode(&header, &encode_writes(&writes));
-            let (group, _) = decode(&encoded).unwrap();
-            prop_assert_eq!((group.header, group.sum), (header, sum));
+            let (encoded, chain) = encode(&SECRET, &header, &encode_writes(&writes));
+            let (group, _) = decode(&SECRET, &encoded).unwrap();
+            prop_assert_eq!((group.header, group.chain), (header, chain));
+            prop_assert!(decode(&[8; 32], &encoded).is_none(), "another segment's secret");
             let at = at.index(encoded.len());
-            prop_assert!(decode(&encoded[..at]).is_none());
+            prop_assert!(decode(&SECRET, &encoded[..at]).is_none());
             let mut changed = encoded;
             changed[at] ^= mask;
-            prop_assert!(decode(&changed).is_none());
+            prop_assert!(decode(&SECRET, &changed).is_none());
         }
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! A segment ends in zeros, or in a group that was torn when the process or the machine stopped.
 //! After each stop a fresh segment begins with copies of what may not be durable, so that a
-//! segment may begin with numbers that stand before it too: the later copy counts.
+//! segment may begin with numbers that stand before it too: of equal copies the older one counts,
+//! since the copying may have been cut short.
 
 use std::path::Path;
 
 use super::{
-    group::{self, Sum, Write},
-    segments,
+    group::{self, FIRST_SUM, Sum, Write},
+    segments::{self, GROUPS_AT, Head},
 };
 use crate::{StoreError, disk::Disk};
 
@@ -23,6 +24,8 @@ pub(crate) struct Found {
     pub(crate) next_segment: u64,
     /// Where damage was found that is not a torn end, below the first group that is whole.
     pub(crate) damage: Option<Damage>,
+    /// Where the last segment cannot be read, so that nobody knows what came after the groups.
+    pub(crate) end_unknown: Option<Damage>,
 }
 
 /// A whole group.
@@ -30,7 +33,9 @@ pub(crate) struct Found {
 pub(crate) struct FoundGroup {
     pub(crate) number: u64,
     pub(crate) segment: u64,
-    pub(crate) sum: Sum,
+    pub(crate) offset: usize,
+    /// The chain up to it.
+    pub(crate) chain: Sum,
 }
 
 /// Damage that a tear does not explain.
@@ -60,51 +65,118 @@ impl Found {
 
 /// Reads every segment, and remembers of each group what it needs.
 pub(crate) fn recover<D: Disk>(disk: &D, directory: &Path) -> Result<Found, StoreError> {
-    let mut found = Found::default();
-    // A torn end is an end only if the next segment goes on right there.
-    let mut torn: Option<Damage> = None;
+    let mut reading = Reading::default();
     for segment in segments::list(disk, directory)? {
-        found.next_segment = segment + 1;
+        reading.found.next_segment = segment + 1;
         let bytes = read(disk, directory, segment)?;
-        if bytes.iter().all(|byte| *byte == 0) {
-            found.unused.push(segment);
-            continue;
+        reading.segment(segment, &bytes);
+    }
+    Ok(reading.end())
+}
+
+/// What cannot be read, until what follows shows whether something is missing.
+enum Unread {
+    /// A group that may have been torn: at the end of everything, nobody was told of it.
+    Torn(Damage),
+    /// Nobody knows what was there.
+    Lost(Damage),
+}
+
+#[derive(Default)]
+struct Reading {
+    found: Found,
+    unread: Option<Unread>,
+}
+
+impl Reading {
+    fn segment(&mut self, segment: u64, bytes: &[u8]) {
+        let at = |offset: usize, what| Damage { segment, offset: offset as u64, what };
+        let head = Head::read(bytes);
+        let Some(head) = head.filter(|head| head.segment == segment) else {
+            self.unread = Some(Unread::Lost(at(0, "a segment without its head")));
+            return;
+        };
+        let mut offset = usize::try_from(GROUPS_AT).unwrap_or(usize::MAX);
+        let rest = |offset: usize| bytes.get(offset..).unwrap_or_default();
+        let whole = bytes.len() as u64 == head.bytes;
+        if whole && is_zero(rest(offset)) {
+            self.found.unused.push(segment);
+            return;
         }
-        let mut offset = 0;
         loop {
-            while let Some((group, payload)) = group::decode(&bytes[offset..]) {
-                let at = |what| Damage { segment, offset: offset as u64, what };
-                if group.header.segment != segment || group::decode_writes(payload).is_none() {
-                    found.note(at("a group of another segment, or one that cannot be read"));
+            while let Some((group, payload)) = group::decode(&head.secret, rest(offset)) {
+                if group.header.segment == segment && group::decode_writes(payload).is_some() {
+                    self.place(&group, segment, offset);
                 } else {
-                    if let Some(torn) = torn.take()
-                        && group.header.number > found.last() + 1
-                    {
-                        found.note(torn);
-                    }
-                    found.place(&group, at("a hole before this group"));
+                    self.unread = Some(Unread::Lost(at(offset, "a group that makes no sense")));
                 }
                 offset += group::HEADER_BYTES + group.payload_bytes;
             }
-            let rest = &bytes[offset..];
-            if rest.iter().all(|byte| *byte == 0) {
+            if is_zero(rest(offset)) {
                 break;
             }
-            let damage = Damage { segment, offset: offset as u64, what: "a damaged group" };
-            match group::find(rest) {
-                // Whole groups after it: no tear does that.
-                Some(next) => {
-                    found.note(damage);
-                    offset += next;
-                }
-                None => {
-                    torn = Some(damage);
-                    break;
-                }
+            self.torn(at(offset, "a damaged group"));
+            match group::find(&head.secret, rest(offset)) {
+                Some(next) => offset += next,
+                None => break,
             }
         }
+        if !whole {
+            self.unread = Some(Unread::Lost(at(bytes.len(), "a segment of the wrong size")));
+        }
     }
-    Ok(found)
+
+    /// Nothing takes back that something was lost before.
+    fn torn(&mut self, damage: Damage) {
+        if self.unread.is_none() {
+            self.unread = Some(Unread::Torn(damage));
+        }
+    }
+
+    /// Puts a group where it belongs. What was not read before it does not matter if nothing is
+    /// missing before this group.
+    fn place(&mut self, group: &group::Group, segment: u64, offset: usize) {
+        let (number, previous) = (group.header.number, group.header.previous);
+        let here = FoundGroup { number, segment, offset, chain: group.chain };
+        let groups = &mut self.found.groups;
+        let first = groups.first().map_or(number, |first| first.number);
+        let index = number.checked_sub(first).and_then(|index| usize::try_from(index).ok());
+        let known = index.and_then(|index| groups.get(index));
+        if known.is_some_and(|known| known.chain == group.chain) {
+            self.unread = None;
+            return;
+        }
+        // What was written after a stop stands for what the stop left behind.
+        groups.truncate(index.unwrap_or(0));
+        let last = groups.last().map(|last| (last.number + 1, last.chain));
+        let unread = self.unread.take();
+        match last {
+            Some(before) if before == (number, previous) => {}
+            None if unread.is_none() => {}
+            _ => {
+                let hole = |what| Damage { segment, offset: offset as u64, what };
+                let damage = match unread {
+                    Some(Unread::Torn(damage) | Unread::Lost(damage)) => damage,
+                    None if previous == FIRST_SUM => hole("a journal that began anew"),
+                    None => hole("a hole before this group"),
+                };
+                groups.clear();
+                self.found.damage = Some(damage);
+            }
+        }
+        self.found.groups.push(here);
+    }
+
+    fn end(mut self) -> Found {
+        if let Some(Unread::Lost(damage)) = self.unread {
+            self.found.end_unknown = Some(damage);
+        }
+        self.found
+    }
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
 }
 
 /// Gives the writes of every group after a number, in order.
@@ -118,23 +190,18 @@ pub(crate) fn replay<D: Disk>(
     let mut groups = found.groups.iter().filter(|group| group.number > after).peekable();
     while let Some(segment) = groups.peek().map(|group| group.segment) {
         let bytes = read(disk, directory, segment)?;
-        let mut offset = 0;
-        while let Some(wanted) = groups.peek().filter(|group| group.segment == segment) {
-            let next = group::decode(&bytes[offset..]);
-            let Some((group, payload)) = next else {
-                // Damage before a wanted group was there at the first reading too.
-                let skip = bytes.get(offset + 1..).and_then(group::find);
-                let path = segments::path(directory, segment);
-                let what = "a group that was whole a moment ago";
-                let corrupt = StoreError::Corrupt { path, offset: offset as u64, what };
-                offset += 1 + skip.ok_or(corrupt)?;
-                continue;
-            };
-            offset += group::HEADER_BYTES + group.payload_bytes;
-            if group.sum == wanted.sum {
-                apply(wanted.number, group::decode_writes(payload).unwrap_or_default())?;
-                groups.next();
-            }
+        let secret = Head::read(&bytes).map(|head| head.secret).unwrap_or_default();
+        while let Some(wanted) = groups.next_if(|group| group.segment == segment) {
+            let rest = bytes.get(wanted.offset..).unwrap_or_default();
+            let group = group::decode(&secret, rest);
+            let writes = group
+                .filter(|(group, _)| group.chain == wanted.chain)
+                .and_then(|(_, payload)| group::decode_writes(payload));
+            let path = || segments::path(directory, segment);
+            let what = "a group that was whole a moment ago";
+            let offset = wanted.offset as u64;
+            let corrupt = || StoreError::Corrupt { path: path(), offset, what };
+            apply(wanted.number, writes.ok_or_else(corrupt)?)?;
         }
     }
     Ok(())
@@ -143,29 +210,4 @@ pub(crate) fn replay<D: Disk>(
 fn read<D: Disk>(disk: &D, directory: &Path, segment: u64) -> Result<Vec<u8>, StoreError> {
     let path = segments::path(directory, segment);
     disk.read(&path).map_err(StoreError::io("read", &path))
-}
-
-impl Found {
-    /// What was found before does not lead on to what comes after: that is good only on top of an
-    /// index or a snapshot.
-    fn note(&mut self, damage: Damage) {
-        self.groups.clear();
-        self.damage = Some(damage);
-    }
-
-    fn place(&mut self, group: &group::Group, hole: Damage) {
-        let number = group.header.number;
-        while self.groups.last().is_some_and(|last| last.number >= number) {
-            self.groups.pop();
-        }
-        let follows = self
-            .groups
-            .last()
-            .is_none_or(|last| last.number + 1 == number && last.sum == group.header.previous);
-        if !follows {
-            self.note(hole);
-        }
-        let segment = group.header.segment;
-        self.groups.push(FoundGroup { number, segment, sum: group.sum });
-    }
 }
