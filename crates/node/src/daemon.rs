@@ -16,7 +16,7 @@ use crate::{
     Config,
     clock::{Clock, system_time},
     config::ConfigError,
-    engine::{Engine, dialer, links::Links, scribe, timers},
+    engine::{Engine, dialer, links::Links, machine::Machine, scribe, timers},
     telemetry::{log, metrics::Metrics},
     trust::{Trust, TrustError},
 };
@@ -276,16 +276,18 @@ async fn build(
     if clock.behind_ms() > bureau_core::limits::CLOCK_SKEW_MS_MAX {
         tracing::error!(event = "clock_behind", behind_ms = clock.behind_ms());
     }
+    let machine = Arc::new(Machine::default());
     let (scribe, worker) = scribe::scribe(
         Arc::clone(&store),
         Arc::clone(&trust),
         Arc::clone(&clock),
         metrics.clone(),
         config.bureau,
+        Arc::clone(&machine),
     )
     .await?;
     let links = Arc::new(Links::new(config.bureau, &config.peers, clock.now()));
     let config = Arc::clone(config);
-    let engine = Arc::new(Engine { config, clock, trust, store, scribe, links, metrics });
+    let engine = Arc::new(Engine { config, clock, trust, store, scribe, links, metrics, machine });
     Ok((engine, worker))
 }

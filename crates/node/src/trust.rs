@@ -81,16 +81,19 @@ pub struct Trust {
 }
 
 impl Trust {
+    /// Trust in what was verified elsewhere.
+    #[must_use]
+    pub fn new(signer: Signer, verifier: Verifier) -> Self {
+        Self { signer: ArcSwap::from_pointee(signer), verifier: ArcSwap::from_pointee(verifier) }
+    }
+
     /// Loads both.
     ///
     /// # Errors
     /// [`TrustError`].
     pub fn load(config: &Config, now: Timestamp) -> Result<Self, TrustError> {
         let (signer, verifier) = load(config, now)?;
-        Ok(Self {
-            signer: ArcSwap::from_pointee(signer),
-            verifier: ArcSwap::from_pointee(verifier),
-        })
+        Ok(Self::new(signer, verifier))
     }
 
     /// Loads both again. Where that fails, the old stay in force.

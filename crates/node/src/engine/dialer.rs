@@ -68,13 +68,7 @@ fn backoff(engine: &Engine, attempts: u32) -> Duration {
     let links = &engine.config.links;
     let base_ms = links.backoff_base_ms.max(1);
     let window_ms = base_ms.saturating_mul(1 << attempts.min(16)).min(links.backoff_max_ms);
-    let mut random = [0; 8];
-    // Without random bytes the whole window is waited: late, but never in step with a restart.
-    let share = match getrandom::fill(&mut random) {
-        Ok(()) => u64::from_le_bytes(random) % (window_ms + 1),
-        Err(_) => window_ms,
-    };
-    Duration::from_millis(share.max(base_ms))
+    Duration::from_millis(engine.machine.up_to(window_ms).max(base_ms))
 }
 
 async fn attempt(

@@ -14,7 +14,7 @@ use bureau_proto::{
 };
 use bureau_store::contract::{Operation, Outcome, ReceiveAction, TakeReceipt};
 use prost::Message as _;
-use tokio::{sync::mpsc, task::spawn_blocking};
+use tokio::sync::mpsc;
 
 use super::{
     Engine,
@@ -101,7 +101,7 @@ impl Intake<'_> {
             now: self.engine.clock.now(),
             hop: self.hop,
         };
-        let judged = spawn_blocking(move || {
+        let judged = self.engine.machine.offload(move || {
             parcels.into_iter().map(|parcel| judge.parcel(parcel)).collect::<Vec<_>>()
         });
         let judged = judged.await.map_err(|error| task_failed(&error))?;
@@ -196,7 +196,8 @@ impl Intake<'_> {
     async fn receipts(&self, batches: Vec<wire::ReceiptBatch>) -> Result<(), End> {
         let numbers: Vec<u64> = batches.iter().map(|batch| batch.number).collect();
         let (verifier, now) = (self.engine.trust.verifier(), self.engine.clock.now());
-        let verified = spawn_blocking(move || verify_receipts(&verifier, batches, now));
+        let verified =
+            self.engine.machine.offload(move || verify_receipts(&verifier, batches, now));
         let (receipts, refused) = verified.await.map_err(|error| task_failed(&error))?;
         for reason in refused {
             self.engine.metrics.refused("link", reason.as_str());

@@ -6,11 +6,13 @@
 //! - [`links`]: the peers, their links, and which one leads where;
 //! - [`session`]: one link while it is up; [`pump`]: what it sends; [`dialer`]: how it comes up;
 //! - [`timers`]: expiry and forgetting;
-//! - [`quota`]: how much one desk may ask for.
+//! - [`quota`]: how much one desk may ask for;
+//! - [`machine`]: chance, and a place for long work.
 
 pub mod dialer;
 pub mod intake;
 pub mod links;
+pub mod machine;
 pub mod pump;
 pub mod quota;
 pub mod scribe;
@@ -42,6 +44,8 @@ pub struct Engine {
     pub links: Arc<links::Links>,
     /// What is counted.
     pub metrics: Metrics,
+    /// Where it runs.
+    pub machine: Arc<machine::Machine>,
 }
 
 impl Engine {

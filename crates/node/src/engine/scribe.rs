@@ -20,12 +20,12 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
-    task::{JoinSet, spawn_blocking},
+    task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
 use self::group::Prepared;
-use super::{store_refusal, submission::Draft};
+use super::{machine::Machine, store_refusal, submission::Draft};
 use crate::{clock::Clock, telemetry::metrics::Metrics, trust::Trust};
 
 /// Jobs that may wait. Each holds a message of the size that [`WAITING_KIB_MAX`] bounds.
@@ -210,6 +210,7 @@ pub struct Worker {
     clock: Arc<Clock>,
     metrics: Metrics,
     bureau: BureauCode,
+    machine: Arc<Machine>,
     heads: Heads,
     /// Requests that are being written: a repeat must wait until they are.
     requests: HashSet<RequestKey>,
@@ -226,6 +227,7 @@ pub async fn scribe(
     clock: Arc<Clock>,
     metrics: Metrics,
     bureau: BureauCode,
+    machine: Arc<Machine>,
 ) -> Result<(Scribe, Worker), bureau_store::StoreError> {
     let heads = store.heads().await?;
     let heads = heads.iter().map(|head| ((head.recipient, head.lane), (head.sequence, head.slip)));
@@ -233,7 +235,9 @@ pub async fn scribe(
     let (sender, jobs) = mpsc::channel(WAITING_MAX);
     let scribe = Scribe { jobs: sender, memory: Arc::new(Semaphore::new(WAITING_KIB_MAX)) };
     let (requests, writing) = (HashSet::new(), JoinSet::new());
-    Ok((scribe, Worker { jobs, store, trust, clock, metrics, bureau, heads, requests, writing }))
+    let worker =
+        Worker { jobs, store, trust, clock, metrics, bureau, machine, heads, requests, writing };
+    Ok((scribe, worker))
 }
 
 impl Worker {
@@ -337,8 +341,10 @@ impl Worker {
         let (signer, epoch) = (self.trust.signer(), self.store.epoch());
         let (now, bureau) = (self.clock.now(), self.bureau);
         let mut heads = std::mem::take(&mut self.heads);
-        let signed = spawn_blocking(move || {
-            let prepared = group::prepare(jobs, &signer, bureau, epoch, now, &mut heads);
+        let machine = Arc::clone(&self.machine);
+        let signed = self.machine.offload(move || {
+            let scene = group::Scene { signer: &signer, bureau, epoch, now, machine: &machine };
+            let prepared = group::prepare(jobs, scene, &mut heads);
             (heads, prepared)
         });
         let prepared = match signed.await {

@@ -18,6 +18,7 @@ use bureau_store::{
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::super::machine::Machine;
 use super::{
     Accepted, Draft, Farewell, Heads, Inbound, Job, Reply, SlipAnswer, Takeover, repeated, reused,
     store_refusal, unexpected,
@@ -87,24 +88,17 @@ enum Open {
 
 /// Who signs, where and when.
 #[derive(Clone, Copy)]
-struct Scene<'a> {
-    signer: &'a Signer,
-    bureau: BureauCode,
-    epoch: Epoch,
-    now: Timestamp,
+pub(super) struct Scene<'a> {
+    pub(super) signer: &'a Signer,
+    pub(super) bureau: BureauCode,
+    pub(super) epoch: Epoch,
+    pub(super) now: Timestamp,
+    pub(super) machine: &'a Machine,
 }
 
 /// Signs a group. `None` where it could not be signed; the callers were told.
-pub(super) fn prepare(
-    jobs: Vec<Job>,
-    signer: &Signer,
-    bureau: BureauCode,
-    epoch: Epoch,
-    now: Timestamp,
-    heads: &mut Heads,
-) -> Option<Prepared> {
-    let scene = Scene { signer, bureau, epoch, now };
-    let mut group = signer.group();
+pub(super) fn prepare(jobs: Vec<Job>, scene: Scene<'_>, heads: &mut Heads) -> Option<Prepared> {
+    let mut group = scene.signer.group();
     let mut open = Vec::with_capacity(jobs.len());
     for job in jobs {
         open.extend(scene.open(job, &mut group, heads));
@@ -175,7 +169,7 @@ impl Scene<'_> {
         heads: &mut Heads,
     ) -> Option<Open> {
         let mut nonce = [0; NONCE_BYTES];
-        if getrandom::fill(&mut nonce).is_err() {
+        if self.machine.fill(&mut nonce).is_err() {
             drop(reply.send(Err(sign_refusal(SignError::NoRandom))));
             return None;
         }
