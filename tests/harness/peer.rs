@@ -97,6 +97,7 @@ impl Actor {
                 window_parcels: 64,
                 window_bytes: 1 << 20,
                 frame_bytes: 1 << 22,
+                zstd: false,
             }),
             software: "actor".to_owned(),
             high_waters: Vec::new(),

@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Engine,
-    session::{self, End, OUTBOUND_FRAMES_MAX, Peer as PeerName, Wire, end_of_status},
+    outbound::End,
+    session::{self, OUTBOUND_FRAMES_MAX, Peer as PeerName, Wire, end_of_status},
 };
 use crate::config::Peer;
 

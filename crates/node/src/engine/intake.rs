@@ -1,6 +1,8 @@
 //! What a link brings: verified in bulk away from the reactor, decided, committed, answered. One
 //! bad parcel is refused by itself; the line behind it moves on.
 
+pub mod pieces;
+
 use std::{sync::Arc, time::Duration};
 
 use bureau_core::{
@@ -18,10 +20,9 @@ use tokio::sync::mpsc;
 
 use super::{
     Engine,
+    outbound::{End, Outbound},
     pump::PumpEvent,
     scribe::{Inbound, InboundSlip, SlipAnswer},
-    session::{End, Outbound},
-    store_refusal,
 };
 
 /// Parcels and receipt batches that are verified and committed together.
@@ -52,11 +53,7 @@ pub async fn run(
     let mut together = Vec::with_capacity(TOGETHER_MAX);
     loop {
         if brought.recv_many(&mut together, TOGETHER_MAX).await == 0 {
-            return End {
-                reason: Reason::Stalled.to_string(),
-                detail: "nothing more comes in".to_owned(),
-                was_up: true,
-            };
+            return End::of_link(Reason::Stalled, "nothing more comes in");
         }
         let (mut parcels, mut batches) = (Vec::new(), Vec::new());
         for brought in together.drain(..) {
@@ -141,7 +138,7 @@ impl Intake<'_> {
             detail = %rejection.detail,
             retryable = rejection.retryable
         );
-        self.outbound.send(Kind::Rejection(rejection)).await
+        self.outbound.send(Kind::Rejection(rejection)).await.map(|_| ())
     }
 
     /// Logs what is new and sends the receipts.
@@ -211,15 +208,8 @@ impl Intake<'_> {
         if !operations.is_empty() {
             let outcomes = match self.engine.store.commit(operations).await {
                 Ok(outcomes) => outcomes,
-                Err(error) => {
-                    // Not confirmed: the peer sends them again on the next link.
-                    let refusal = store_refusal(&error);
-                    return Err(End {
-                        reason: refusal.reason.to_string(),
-                        detail: refusal.message,
-                        was_up: true,
-                    });
-                }
+                // Not confirmed: the peer sends them again on the next link.
+                Err(error) => return Err(End::of_store(&error)),
             };
             self.settle(&receipts, &outcomes).await?;
         }
@@ -262,11 +252,7 @@ impl Intake<'_> {
             }
         }
         let event = PumpEvent::Answered(answered);
-        self.events.send(event).await.map_err(|_| End {
-            reason: Reason::Internal.to_string(),
-            detail: "a part of the session ended".to_owned(),
-            was_up: true,
-        })
+        self.events.send(event).await.map_err(|_| End::part_ended())
     }
 }
 
@@ -458,5 +444,5 @@ fn retryable(number: u64, refusal: &Refusal) -> wire::Rejection {
 
 fn task_failed(error: &tokio::task::JoinError) -> End {
     tracing::error!(event = "task_failed", task = "intake", error = %error);
-    End { reason: Reason::Internal.to_string(), detail: "a task failed".to_owned(), was_up: true }
+    End::of_link(Reason::Internal, "a task failed")
 }

@@ -63,6 +63,9 @@ pub struct LinkStatus {
     pub in_flight: u32,
     /// The last round trip.
     pub round_trip: Duration,
+    /// Bytes that arrive at the peer in a second, as measured while there was enough to send; 0:
+    /// not measured.
+    pub rate_bytes_per_second: u64,
 }
 
 /// State of a link.
@@ -142,6 +145,7 @@ impl Links {
             software: software.to_owned(),
             in_flight: 0,
             round_trip: Duration::ZERO,
+            rate_bytes_per_second: 0,
         };
         let slot = Slot { peer, cancel, work: Arc::clone(&link.work), number };
         link.changed.notify_one();
@@ -199,13 +203,22 @@ impl Links {
     }
 
     /// Notes what a running session measures.
-    pub fn measured(&self, slot: &Slot, in_flight: Option<u32>, round_trip: Option<Duration>) {
+    pub fn measured(
+        &self,
+        slot: &Slot,
+        in_flight: Option<u32>,
+        round_trip: Option<Duration>,
+        rate: Option<u64>,
+    ) {
         self.with(slot.peer, |link| {
             if let Some(in_flight) = in_flight {
                 link.status.in_flight = in_flight;
             }
             if let Some(round_trip) = round_trip {
                 link.status.round_trip = round_trip;
+            }
+            if let Some(rate) = rate {
+                link.status.rate_bytes_per_second = rate;
             }
         });
     }
@@ -321,6 +334,7 @@ impl Link {
                 software: String::new(),
                 in_flight: 0,
                 round_trip: Duration::ZERO,
+                rate_bytes_per_second: 0,
             },
             session: None,
             work: Arc::default(),

@@ -4,7 +4,8 @@
 //! - [`scribe`]: everything this node signs, signed in groups and committed in order;
 //! - [`intake`]: what a link brings, verified, decided and answered;
 //! - [`links`]: the peers, their links, and which one leads where;
-//! - [`session`]: one link while it is up; [`pump`]: what it sends; [`dialer`]: how it comes up;
+//! - [`session`]: one link while it is up; [`pump`]: what it sends; [`outbound`]: its way out;
+//! - [`dialer`]: how a link comes up;
 //! - [`timers`]: expiry and forgetting;
 //! - [`quota`]: how much one desk may ask for;
 //! - [`machine`]: chance, and a place for long work.
@@ -13,10 +14,12 @@ pub mod dialer;
 pub mod intake;
 pub mod links;
 pub mod machine;
+pub mod outbound;
 pub mod pump;
 pub mod quota;
 pub mod scribe;
 pub mod session;
+mod squeeze;
 pub mod submission;
 pub mod timers;
 

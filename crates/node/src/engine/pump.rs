@@ -3,42 +3,55 @@
 //!
 //! The queue itself is the store's: a cut costs nothing but what was in flight, and that comes
 //! again on the next link.
+//!
+//! - [`cursor`]: how far each queue was read; [`shares`]: who goes next; [`pace`]: how much goes;
+//! - [`flight`]: what was sent and is not answered; [`verdict`]: what a refusal means.
 
 mod cursor;
+mod flight;
+mod pace;
+mod shares;
+mod verdict;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
-use bureau_core::{BureauCode, Lane, MessageId, Reason, envelope, receipt::ReceiptKind};
+use bureau_core::{BureauCode, Lane, MessageId, Reason, envelope};
 use bureau_proto::link::v1::{self as wire, frame::Kind};
-use bureau_store::contract::{Operation, QueuePosition, Queued, QueuedSlip, ReceiptPosition};
+use bureau_store::contract::{Operation, Queued, QueuedSlip, ReceiptPosition};
+use bytes::Bytes;
+use prost::Message as _;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
 };
 
-use self::cursor::Cursors;
+use self::{
+    cursor::Cursors,
+    flight::{Carried, Flight},
+    pace::Pace,
+    shares::{CLASSES, Room, Shares},
+};
 use super::{
     Engine,
     links::Slot,
-    scribe::Farewell,
-    session::{End, Outbound, RECEIPT_BATCHES_MAX},
-    store_refusal,
+    outbound::{End, Outbound},
+    session::RECEIPT_BATCHES_MAX,
 };
 
 /// Messages that are read from the store at one time.
 const READ_MAX: usize = 64;
-/// Bytes of messages that are read from the store at one time.
-const READ_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of messages that are read from the store at one time and lane: at least one of any size.
+const READ_BYTES_MAX: usize = 512 * 1024;
 /// Receipts in one batch.
 const RECEIPTS_MAX: usize = 256;
 /// How long a parcel may be without an answer: the peer's disk may be slow, but not that slow.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long this side waits after the peer said "later".
-const LATER: Duration = Duration::from_secs(2);
+/// A parcel of up to so many pieces' size goes whole.
+const WHOLE_PIECES: usize = 2;
 
 /// How much may be without an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +71,8 @@ pub enum PumpEvent {
     Rejected(wire::Rejection),
     /// Receipt batches up to this number are durable at the peer.
     ReceiptsTaken(u64),
+    /// A ping was answered.
+    Pong(u64),
 }
 
 /// Sends until the session ends.
@@ -68,55 +83,11 @@ pub async fn run(
     outbound: &Outbound,
     mut events: mpsc::Receiver<PumpEvent>,
 ) -> End {
-    let mut pump = Pump {
-        engine,
-        slot,
-        window,
-        outbound,
-        cursors: Cursors::default(),
-        parcels: BTreeMap::new(),
-        slips: HashMap::new(),
-        bytes: 0,
-        last_parcel: 0,
-        batches: BTreeMap::new(),
-        receipt_cursors: HashMap::new(),
-        last_batch: 0,
-        paused_until: None,
-    };
-    loop {
-        while let Ok(event) = events.try_recv() {
-            if let Err(end) = pump.take(event).await {
-                return end;
-            }
-        }
-        match pump.send_some().await {
-            Ok(true) => continue,
-            Ok(false) => {}
-            Err(end) => return end,
-        }
-        let deadline = pump.deadline();
-        tokio::select! {
-            event = events.recv() => {
-                let Some(event) = event else { return ended() };
-                if let Err(end) = pump.take(event).await {
-                    return end;
-                }
-            }
-            () = slot.work.notified() => pump.look_again(),
-            () = sleep_until(deadline) => {
-                if let Err(end) = pump.late() {
-                    return end;
-                }
-            }
-        }
-    }
-}
-
-fn ended() -> End {
-    End {
-        reason: Reason::Internal.to_string(),
-        detail: "a part of the session ended".to_owned(),
-        was_up: true,
+    let mut pump = Pump::new(engine, slot, window, outbound);
+    let end = pump.run(&mut events).await;
+    match end {
+        Ok(never) => match never {},
+        Err(end) => end,
     }
 }
 
@@ -126,41 +97,94 @@ struct Pump<'a> {
     window: Window,
     outbound: &'a Outbound,
     cursors: Cursors,
-    /// Sent and not answered, by parcel number.
-    parcels: BTreeMap<u64, InFlight>,
-    /// The same by slip: which parcel carries it.
-    slips: HashMap<(MessageId, BureauCode), u64>,
-    bytes: usize,
+    /// What was read of each lane and not sent.
+    ready: [VecDeque<Queued>; 4],
+    /// The parcel of each lane that is being sent piece by piece.
+    pieces: [Option<Pieces>; 4],
+    flight: Flight,
     last_parcel: u64,
     /// Receipt batches that are not confirmed.
     batches: BTreeMap<u64, Vec<ReceiptPosition>>,
     receipt_cursors: HashMap<BureauCode, u64>,
     last_batch: u64,
+    pace: Pace,
+    shares: Shares,
+    next_ping: Instant,
     paused_until: Option<Instant>,
+    /// What waits may lead elsewhere than when last looked at.
+    look: bool,
 }
 
-struct InFlight {
-    message: MessageId,
-    slips: HashMap<BureauCode, Carried>,
-    bytes: usize,
-    sent: Instant,
+/// An encoded parcel, as far as it is not sent.
+struct Pieces {
+    number: u64,
+    parcel: Bytes,
+    sent: usize,
 }
 
-struct Carried {
-    position: QueuePosition,
-    slip_digest: Option<[u8; 32]>,
-}
+enum Never {}
 
-impl Pump<'_> {
+impl<'a> Pump<'a> {
+    fn new(
+        engine: &'a Arc<Engine>,
+        slot: &'a Slot,
+        window: Window,
+        outbound: &'a Outbound,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            engine,
+            slot,
+            window,
+            outbound,
+            cursors: Cursors::default(),
+            ready: Default::default(),
+            pieces: Default::default(),
+            flight: Flight::default(),
+            last_parcel: 0,
+            batches: BTreeMap::new(),
+            receipt_cursors: HashMap::new(),
+            last_batch: 0,
+            pace: Pace::new(now),
+            shares: Shares::default(),
+            next_ping: now,
+            paused_until: None,
+            look: true,
+        }
+    }
+
+    async fn run(&mut self, events: &mut mpsc::Receiver<PumpEvent>) -> Result<Never, End> {
+        loop {
+            while let Ok(event) = events.try_recv() {
+                self.take(event).await?;
+            }
+            self.ping_if_due().await?;
+            if self.send_receipts().await? | self.send_one().await? {
+                continue;
+            }
+            // Now that nothing more goes, a mark shows when it has arrived.
+            self.ping_if_due().await?;
+            let deadline = self.deadline();
+            tokio::select! {
+                event = events.recv() => {
+                    self.take(event.ok_or_else(End::part_ended)?).await?;
+                }
+                () = self.slot.work.notified() => self.look_again(),
+                () = sleep_until(deadline) => self.late()?,
+            }
+        }
+    }
+
     fn look_again(&mut self) {
         self.cursors.look_again();
+        self.look = true;
     }
 
     /// When something must be looked at even if nothing happens.
     fn deadline(&self) -> Instant {
-        let answer = self.parcels.values().next().map(|parcel| parcel.sent + ANSWER_TIMEOUT);
-        let idle = Instant::now() + ANSWER_TIMEOUT;
-        [answer, self.paused_until].into_iter().flatten().min().unwrap_or(idle)
+        let answer = self.flight.oldest_sent().map(|sent| sent + ANSWER_TIMEOUT);
+        let others = [answer, self.paused_until, self.pace.room_at()].into_iter().flatten();
+        others.min().unwrap_or(self.next_ping).min(self.next_ping)
     }
 
     fn late(&mut self) -> Result<(), End> {
@@ -169,92 +193,160 @@ impl Pump<'_> {
             self.paused_until = None;
             self.look_again();
         }
-        let oldest = self.parcels.values().next();
-        if oldest.is_some_and(|parcel| parcel.sent + ANSWER_TIMEOUT <= now) {
-            return Err(End {
-                reason: Reason::Stalled.to_string(),
-                detail: "the peer does not answer a parcel".to_owned(),
-                was_up: true,
-            });
+        if self.flight.oldest_sent().is_some_and(|sent| sent + ANSWER_TIMEOUT <= now) {
+            return Err(End::of_link(Reason::Stalled, "the peer does not answer a parcel"));
         }
         Ok(())
     }
 
-    /// Sends what there is room for. Whether there may be more.
-    async fn send_some(&mut self) -> Result<bool, End> {
-        let receipts = self.send_receipts().await?;
-        if self.paused_until.is_some() {
-            return Ok(receipts);
+    /// Pings mark what was sent; where nothing is, they show that the peer is there.
+    async fn ping_if_due(&mut self) -> Result<(), End> {
+        let (sent, now) = (self.outbound.sent_bytes(), Instant::now());
+        if now < self.next_ping && !self.pace.wants_mark(sent, now) {
+            return Ok(());
         }
-        let mut sent = false;
-        let lanes = self.lanes_with_work();
-        for (index, lane) in lanes.iter().enumerate() {
-            // Each lower lane that has work keeps a sixteenth of the window.
-            let lower = lanes.len() - index - 1;
-            let kept = (self.window.parcels / 16) * lower;
-            let room = self.window.parcels.saturating_sub(self.parcels.len() + kept);
-            if room > 0 && self.bytes < self.window.bytes {
-                sent |= self.send_lane(*lane, room).await?;
-            }
-        }
-        self.engine.links.measured(self.slot, u32::try_from(self.parcels.len()).ok(), None);
-        Ok(sent || receipts)
+        let number = self.pace.mark(sent, now);
+        self.next_ping = now + Duration::from_millis(self.engine.config.links.ping_ms.max(1));
+        self.outbound.send(Kind::Ping(wire::Ping { number })).await?;
+        Ok(())
     }
 
-    /// Lanes in which something waits that leads over this peer, the most urgent first.
-    fn lanes_with_work(&mut self) -> Vec<Lane> {
+    /// Sends the next parcel, or a piece of one. Whether something was sent or there may be more.
+    async fn send_one(&mut self) -> Result<bool, End> {
+        if self.paused_until.is_some() && self.pieces.iter().all(Option::is_none) {
+            return Ok(false);
+        }
+        self.find_work();
+        let mut work = [false; CLASSES];
+        for (index, work) in work.iter_mut().enumerate().take(4) {
+            *work = self.has_work(index).await?;
+        }
+        let sent = self.outbound.sent_bytes();
+        let room = Room {
+            ordinary: self.pace.has_room(sent, Instant::now()),
+            urgent: self.pace.has_urgent_room(sent),
+        };
+        let piece_bytes = self.pace.piece_bytes();
+        let Some(class) = self.shares.next(work, room, piece_bytes) else { return Ok(false) };
+        let bytes = self.send_of_lane(class, piece_bytes).await?;
+        self.shares.sent(class, bytes, work);
+        let in_flight = u32::try_from(self.flight.parcels()).ok();
+        self.engine.links.measured(self.slot, in_flight, None, self.pace.rate());
+        Ok(true)
+    }
+
+    /// Looks in which queues something waits that leads over this peer.
+    fn find_work(&mut self) {
+        if !std::mem::take(&mut self.look) {
+            return;
+        }
         let roster = self.engine.trust.roster();
         let (links, peer) = (&self.engine.links, self.slot.peer);
         let mut leads: HashMap<BureauCode, bool> = HashMap::new();
-        let depths = self.engine.store.depths();
         let mut lead = |destination: BureauCode| {
             *leads
                 .entry(destination)
                 .or_insert_with(|| links.next_hop(destination, &roster) == Some(peer))
         };
+        let depths = self.engine.store.depths();
         let waiting = depths
             .into_iter()
             .filter(|depth| depth.messages > 0 && lead(depth.destination))
             .map(|depth| (depth.lane, depth.destination));
         self.cursors.set_work(waiting);
-        self.cursors.lanes()
     }
 
-    async fn send_lane(&mut self, lane: Lane, mut room: usize) -> Result<bool, End> {
-        let mut sent = false;
-        while room > 0 && self.bytes < self.window.bytes {
-            let Some((destination, after)) = self.cursors.next(lane) else { break };
-            let limit = room.min(READ_MAX);
-            let read_bytes = READ_BYTES_MAX.min(self.window.bytes - self.bytes);
-            let queued = self.engine.store.queued(destination, lane, after, limit, read_bytes);
-            let queued = queued.await.map_err(|error| store_end(&error))?;
+    /// Whether a lane has something to send that there is room for; reads more where it has not.
+    async fn has_work(&mut self, index: usize) -> Result<bool, End> {
+        if self.pieces.get(index).is_some_and(Option::is_some) {
+            return Ok(true);
+        }
+        if self.paused_until.is_some() || !self.has_slot(index) {
+            return Ok(false);
+        }
+        let Some(lane) = Lane::ALL.get(index).copied() else { return Ok(false) };
+        while self.ready.get(index).is_some_and(VecDeque::is_empty) {
+            let Some((destination, after)) = self.cursors.next(lane) else { return Ok(false) };
+            let queued =
+                self.engine.store.queued(destination, lane, after, READ_MAX, READ_BYTES_MAX);
+            let queued = queued.await.map_err(|error| End::of_store(&error))?;
             self.cursors.advance(lane, destination, queued.last().map(|q| q.entry.position.number));
             for queued in queued {
-                if self.send_parcel(queued).await? {
-                    sent = true;
-                    room = room.saturating_sub(1);
+                if self.may_go(&queued)
+                    && let Some(ready) = self.ready.get_mut(index)
+                {
+                    ready.push_back(queued);
                 }
             }
         }
-        Ok(sent)
+        Ok(true)
     }
 
-    /// Sends one message with every slip of it that leads over this peer.
-    async fn send_parcel(&mut self, queued: Queued) -> Result<bool, End> {
+    /// Whether the window has a place for a parcel of a lane. Each lane has some places of its own;
+    /// of the others the less urgent may take the fewer, so that some are left for what is urgent.
+    fn has_slot(&self, index: usize) -> bool {
+        let own = self.window.parcels / 16;
+        let lanes = self.flight.lanes();
+        if index > 0 && self.flight.bytes() >= self.window.bytes {
+            return false;
+        }
+        if lanes.get(index).is_some_and(|used| *used < own) {
+            return true;
+        }
+        let common = self.window.parcels - 4 * own;
+        let used: usize = lanes.iter().map(|used| used.saturating_sub(own)).sum();
+        used < (common - common * index / 8).max(1)
+    }
+
+    /// What came from this peer does not go back to it; what expired is the timers' to give up.
+    fn may_go(&self, queued: &Queued) -> bool {
+        let entry = &queued.entry;
+        !self.flight.carries(entry.message, entry.position.destination)
+            && entry.expires > self.engine.clock.now()
+            && entry.previous_hop != Some(self.slot.peer)
+    }
+
+    /// Sends a lane's next parcel, or the next piece of it. Gives its bytes.
+    async fn send_of_lane(&mut self, index: usize, piece_bytes: usize) -> Result<usize, End> {
+        if let Some(Some(pieces)) = self.pieces.get_mut(index) {
+            let end = (pieces.sent + piece_bytes).min(pieces.parcel.len());
+            let piece = wire::ParcelPiece {
+                number: pieces.number,
+                size: u32::try_from(pieces.parcel.len()).unwrap_or(u32::MAX),
+                offset: u32::try_from(pieces.sent).unwrap_or(u32::MAX),
+                data: pieces.parcel.slice(pieces.sent..end),
+            };
+            let (number, done) = (pieces.number, end == pieces.parcel.len());
+            pieces.sent = end;
+            if done && let Some(pieces) = self.pieces.get_mut(index) {
+                *pieces = None;
+            }
+            self.flight.sent_now(number);
+            return self.outbound.send(Kind::ParcelPiece(piece)).await;
+        }
+        let next = self.ready.get_mut(index).and_then(VecDeque::pop_front);
+        let Some(queued) = next.filter(|queued| self.may_go(queued)) else { return Ok(0) };
+        let Some(parcel) = self.parcel(queued).await? else { return Ok(0) };
+        if parcel.encoded_len() <= WHOLE_PIECES * piece_bytes {
+            return self.outbound.send(Kind::Parcel(parcel)).await;
+        }
+        let (number, parcel) = (parcel.number, Bytes::from(parcel.encode_to_vec()));
+        if let Some(pieces) = self.pieces.get_mut(index) {
+            *pieces = Some(Pieces { number, parcel, sent: 0 });
+        }
+        Ok(0)
+    }
+
+    /// One message with every slip of it that leads over this peer, noted as in flight.
+    async fn parcel(&mut self, queued: Queued) -> Result<Option<wire::Parcel>, End> {
         let entry = &queued.entry;
         let (message, peer) = (entry.message, self.slot.peer);
-        let known = self.slips.contains_key(&(message, entry.position.destination));
-        // What came from this peer does not go back to it; what expired is the timers' to give up.
-        let expired = entry.expires <= self.engine.clock.now();
-        if known || expired || entry.previous_hop == Some(peer) {
-            return Ok(false);
-        }
         let carried = Carried { position: entry.position, slip_digest: Some(entry.slip_digest) };
-        let mut slips = HashMap::from([(entry.position.destination, carried)]);
+        let mut slips = BTreeMap::from([(entry.position.destination, carried)]);
         let mut encoded = vec![queued.slip.clone()];
         if entry.fan_out > 1 {
             let others = self.engine.store.queued_slips(message);
-            let others = others.await.map_err(|error| store_end(&error))?;
+            let others = others.await.map_err(|error| End::of_store(&error))?;
             for QueuedSlip { position, slip } in self.same_way(message, others, &slips) {
                 encoded.push(slip);
                 slips.insert(position.destination, Carried { position, slip_digest: None });
@@ -265,23 +357,16 @@ impl Pump<'_> {
             Err(reason) => {
                 // The store checks what it reads, so this is a fault of this software.
                 tracing::error!(event = "message_unreadable", message = %message, reason = %reason);
-                return Ok(false);
+                return Ok(None);
             }
         };
-        let bytes = envelope.len() + encoded.iter().map(bytes::Bytes::len).sum::<usize>();
+        let bytes = envelope.len() + encoded.iter().map(Bytes::len).sum::<usize>();
         self.last_parcel += 1;
         let number = self.last_parcel;
         tracing::debug!(event = "parcel_sent", message = %message, peer = %peer, parcel = number,
             slips = encoded.len(), bytes);
-        let parcel = wire::Parcel { number, envelope, slips: encoded, hops: entry.hops };
-        for destination in slips.keys() {
-            self.slips.insert((message, *destination), number);
-        }
-        let sent = Instant::now();
-        self.parcels.insert(number, InFlight { message, slips, bytes, sent });
-        self.bytes += bytes;
-        self.outbound.send(Kind::Parcel(parcel)).await?;
-        Ok(true)
+        self.flight.begin(number, message, slips, bytes);
+        Ok(Some(wire::Parcel { number, envelope, slips: encoded, hops: entry.hops }))
     }
 
     /// The slips among others that lead over this peer too and are not under way.
@@ -289,13 +374,13 @@ impl Pump<'_> {
         &self,
         message: MessageId,
         others: Vec<QueuedSlip>,
-        taken: &HashMap<BureauCode, Carried>,
+        taken: &BTreeMap<BureauCode, Carried>,
     ) -> Vec<QueuedSlip> {
         let roster = self.engine.trust.roster();
         let fits = |other: &QueuedSlip| {
             let destination = other.position.destination;
             !taken.contains_key(&destination)
-                && !self.slips.contains_key(&(message, destination))
+                && !self.flight.carries(message, destination)
                 && self.engine.links.next_hop(destination, &roster) == Some(self.slot.peer)
         };
         others.into_iter().filter(fits).collect()
@@ -313,7 +398,7 @@ impl Pump<'_> {
             }
             let after = self.receipt_cursors.get(&destination).copied().unwrap_or(0);
             let receipts = self.engine.store.receipts(destination, after, RECEIPTS_MAX);
-            let receipts = receipts.await.map_err(|error| store_end(&error))?;
+            let receipts = receipts.await.map_err(|error| End::of_store(&error))?;
             let Some(last) = receipts.last() else { continue };
             self.receipt_cursors.insert(destination, last.position.number);
             self.last_batch += 1;
@@ -331,7 +416,7 @@ impl Pump<'_> {
         match event {
             PumpEvent::Answered(answered) => {
                 for slip in answered {
-                    self.release(slip);
+                    self.flight.release(slip);
                 }
                 Ok(())
             }
@@ -343,123 +428,15 @@ impl Pump<'_> {
                     return Ok(());
                 }
                 let operations = vec![Operation::ReceiptsTaken(positions)];
-                self.engine.store.commit(operations).await.map_err(|error| store_end(&error))?;
+                let taken = self.engine.store.commit(operations).await;
+                taken.map(|_| ()).map_err(|error| End::of_store(&error))
+            }
+            PumpEvent::Pong(number) => {
+                let round_trip = self.pace.answered(number, Instant::now());
+                self.engine.links.measured(self.slot, None, round_trip, self.pace.rate());
                 Ok(())
             }
             PumpEvent::Rejected(rejection) => self.rejected(rejection).await,
         }
     }
-
-    /// Takes a slip out of the window; with its last slip the parcel goes.
-    fn release(&mut self, slip: (MessageId, BureauCode)) -> Option<Carried> {
-        let number = self.slips.remove(&slip)?;
-        let parcel = self.parcels.get_mut(&number)?;
-        let carried = parcel.slips.remove(&slip.1);
-        if parcel.slips.is_empty() {
-            self.bytes = self.bytes.saturating_sub(parcel.bytes);
-            self.parcels.remove(&number);
-        }
-        carried
-    }
-
-    async fn rejected(&mut self, rejection: wire::Rejection) -> Result<(), End> {
-        let Some(parcel) = self.parcels.get(&rejection.parcel_number) else { return Ok(()) };
-        let message = parcel.message;
-        let concerned: HashSet<BureauCode> = match rejection.recipient.parse() {
-            Ok(recipient) => HashSet::from([recipient]),
-            Err(_) => parcel.slips.keys().copied().collect(),
-        };
-        let peer = self.slot.peer;
-        let reason: String =
-            rejection.reason.chars().filter(char::is_ascii_graphic).take(64).collect();
-        tracing::warn!(event = "parcel_refused_by_peer", message = %message, peer = %peer,
-            reason = %reason, retryable = rejection.retryable);
-        let verdict = Verdict::of(&rejection, &reason);
-        for recipient in concerned {
-            let Some(carried) = self.release((message, recipient)) else { continue };
-            match verdict {
-                Verdict::Later => {
-                    self.paused_until = Some(Instant::now() + LATER);
-                    self.cursors.rewind(carried.position);
-                }
-                // It stays in the queue, and is offered again on the next link.
-                Verdict::Keep => {}
-                Verdict::Never => self.give_up(message, recipient, carried, &reason).await?,
-            }
-        }
-        Ok(())
-    }
-
-    async fn give_up(
-        &self,
-        message: MessageId,
-        recipient: BureauCode,
-        carried: Carried,
-        reason: &str,
-    ) -> Result<(), End> {
-        let slip = match carried.slip_digest {
-            Some(digest) => Some(digest),
-            None => {
-                let tracked = self.engine.store.track(message).await;
-                let tracked = tracked.map_err(|error| store_end(&error))?;
-                let recipients = tracked.map(|tracked| tracked.recipients).unwrap_or_default();
-                recipients.iter().find(|track| track.recipient == recipient).map(|track| track.slip)
-            }
-        };
-        let Some(slip) = slip else { return Ok(()) };
-        let farewell = Farewell {
-            message,
-            recipient,
-            slip,
-            kind: ReceiptKind::Refused,
-            reason: reason.to_owned(),
-            advice: format!("{} will not take it; correct it and send it anew", self.slot.peer),
-        };
-        let gone = self.engine.scribe.give_up(farewell).await;
-        let gone = gone.map_err(|refusal| End {
-            reason: refusal.reason.to_string(),
-            detail: refusal.message,
-            was_up: true,
-        })?;
-        if gone {
-            tracing::warn!(event = "message_given_up", message = %message, recipient = %recipient,
-                reason, peer = %self.slot.peer);
-        }
-        Ok(())
-    }
-}
-
-/// What a rejection means for what was rejected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    /// The peer asks for patience.
-    Later,
-    /// Clocks or rosters differ between the nodes: time or an operator will mend that.
-    Keep,
-    /// It will never be taken.
-    Never,
-}
-
-impl Verdict {
-    fn of(rejection: &wire::Rejection, reason: &str) -> Self {
-        if rejection.retryable {
-            return Self::Later;
-        }
-        match reason.parse() {
-            Ok(
-                Reason::AlreadyExpired
-                | Reason::CreatedInFuture
-                | Reason::UnknownBureau
-                | Reason::UnknownKey
-                | Reason::KeyNotValid
-                | Reason::NoRoute,
-            ) => Self::Keep,
-            _ => Self::Never,
-        }
-    }
-}
-
-fn store_end(error: &bureau_store::StoreError) -> End {
-    let refusal = store_refusal(error);
-    End { reason: refusal.reason.to_string(), detail: refusal.message, was_up: true }
 }

@@ -7,18 +7,17 @@ use bureau_core::{BureauCode, NodeName, Reason, Timestamp, limits::CLOCK_SKEW_MS
 use bureau_net::Refusal;
 use bureau_proto::link::v1::{self as wire, Frame, frame::Kind};
 use bytes::Bytes;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, interval_at, timeout},
-};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Status};
 
 use super::{
     Engine,
-    intake::{self, Brought},
+    intake::{self, Brought, pieces::Assembly},
     links::Slot,
+    outbound::{End, Outbound, frame},
     pump::{self, PumpEvent},
+    squeeze,
 };
 
 /// The one protocol version there is.
@@ -32,7 +31,7 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the parts of a session may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest frame that is sent or taken.
-const FRAME_BYTES_MAX: u32 = 4 * 1024 * 1024;
+pub const FRAME_BYTES_MAX: u32 = 4 * 1024 * 1024;
 
 /// Frames that come in.
 pub type Inbound = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
@@ -52,29 +51,6 @@ pub struct Peer {
     pub bureau: BureauCode,
     /// Its node.
     pub node: NodeName,
-}
-
-/// Why a session ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct End {
-    /// A stable reason.
-    pub reason: String,
-    /// More for the operator.
-    pub detail: String,
-    /// Whether the link was up before.
-    pub was_up: bool,
-}
-
-impl End {
-    fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason: reason.to_string(), detail: detail.into(), was_up: false }
-    }
-}
-
-/// A frame of a kind.
-#[must_use]
-pub const fn frame(kind: Kind) -> Frame {
-    Frame { kind: Some(kind) }
 }
 
 /// Greets, runs the session to its end, and says why it ended.
@@ -114,6 +90,7 @@ async fn greet(engine: &Engine, peer: &Peer, wire: &mut Wire) -> Result<wire::He
             window_parcels: config.links.window_parcels,
             window_bytes: config.links.window_bytes,
             frame_bytes: FRAME_BYTES_MAX,
+            zstd: true,
         }),
         software: concat!("bureau ", env!("CARGO_PKG_VERSION")).to_owned(),
         high_waters: Vec::new(),
@@ -176,13 +153,14 @@ async fn up(engine: &Arc<Engine>, slot: Slot, hello: &wire::Hello, wire: Wire) -
     let (brought, taken_in) = mpsc::channel(room);
     let (events, pump_events) = mpsc::channel(1024);
     let stall = Duration::from_millis(links.stall_ms);
-    let outbound = Outbound { frames: wire.outbound, stall };
+    let outbound = Outbound::new(wire.outbound, stall, limits.zstd);
 
     let mut end = {
-        let reading = read(engine, &slot, wire.inbound, &outbound, brought, &events);
+        let assembly = Assembly::default();
+        let mut reader = Reader { outbound: &outbound, brought, events: &events, assembly };
+        let reading = reader.run(wire.inbound);
         let taking = intake::run(engine, peer, taken_in, &outbound, &events);
         let pumping = pump::run(engine, &slot, window, &outbound, pump_events);
-        let pinging = ping(links.ping_ms, &outbound);
         tokio::select! {
             // The order is that of how much the reason tells.
             biased;
@@ -191,119 +169,88 @@ async fn up(engine: &Arc<Engine>, slot: Slot, hello: &wire::Hello, wire: Wire) -
             end = reading => end,
             end = taking => end,
             end = pumping => end,
-            end = pinging => end,
         }
     };
     end.was_up = true;
-    say_bye(&outbound.frames, &end).await;
+    say_bye(outbound.frames(), &end).await;
     engine.links.end(&slot, &end.reason, engine.clock.now());
     tracing::info!(event = "link_down", peer = %peer, reason = %end.reason, detail = %end.detail);
     end
 }
 
-/// The way out of a session, with the time a frame may take.
-pub struct Outbound {
-    frames: mpsc::Sender<Frame>,
-    stall: Duration,
+/// Reads until the session ends.
+struct Reader<'a> {
+    outbound: &'a Outbound,
+    brought: mpsc::Sender<Brought>,
+    events: &'a mpsc::Sender<PumpEvent>,
+    assembly: Assembly,
 }
 
-impl Outbound {
-    /// Sends a frame; waits while the connection takes none.
-    ///
-    /// # Errors
-    /// Why the session ends: STALLED where the connection takes nothing for too long.
-    pub async fn send(&self, kind: Kind) -> Result<(), End> {
-        match timeout(self.stall, self.frames.send(frame(kind))).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(End::new(Reason::Stalled, "the connection is closed")),
-            Err(_) => Err(End::new(Reason::Stalled, "the connection takes no more frames")),
+impl Reader<'_> {
+    async fn run(&mut self, mut inbound: Inbound) -> End {
+        loop {
+            let frame = match timeout(self.outbound.stall(), inbound.next()).await {
+                Err(_elapsed) => return End::new(Reason::Stalled, "the peer is silent"),
+                Ok(None) => return End::new(Reason::Stalled, "the peer closed the stream"),
+                Ok(Some(Err(status))) => return end_of_status(&status),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            let taken = match frame.kind {
+                Some(Kind::Zstd(squeezed)) => match squeeze::unsqueeze(&squeezed) {
+                    Ok(frame) => self.take(frame.kind).await,
+                    Err(reason) => Err(End::new(reason, "a compressed frame that is none")),
+                },
+                kind => self.take(kind).await,
+            };
+            if let Err(end) = taken {
+                return end;
+            }
         }
     }
-}
 
-async fn read(
-    engine: &Engine,
-    slot: &Slot,
-    mut inbound: Inbound,
-    outbound: &Outbound,
-    brought: mpsc::Sender<Brought>,
-    events: &mpsc::Sender<PumpEvent>,
-) -> End {
-    let overrun = || End::new(Reason::ProtocolViolation, "the peer sends more than its window");
-    let ended = || End::new(Reason::Internal, "a part of the session ended");
-    loop {
-        let frame = match timeout(outbound.stall, inbound.next()).await {
-            Err(_elapsed) => return End::new(Reason::Stalled, "the peer is silent"),
-            Ok(None) => return End::new(Reason::Stalled, "the peer closed the stream"),
-            Ok(Some(Err(status))) => return end_of_status(&status),
-            Ok(Some(Ok(frame))) => frame,
-        };
-        match frame.kind {
-            Some(Kind::Parcel(parcel)) => {
-                if brought.try_send(Brought::Parcel(parcel)).is_err() {
-                    return overrun();
-                }
-            }
-            Some(Kind::Receipts(batch)) => {
-                if brought.try_send(Brought::Receipts(batch)).is_err() {
-                    return overrun();
-                }
-            }
+    async fn take(&mut self, kind: Option<Kind>) -> Result<(), End> {
+        match kind {
+            Some(Kind::Parcel(parcel)) => self.bring(Brought::Parcel(parcel)),
+            Some(Kind::ParcelPiece(piece)) => match self.assembly.take(&piece) {
+                Ok(None) => Ok(()),
+                Ok(Some(parcel)) => self.bring(Brought::Parcel(parcel)),
+                Err(reason) => Err(End::new(reason, "pieces of a parcel that do not fit")),
+            },
+            Some(Kind::Receipts(batch)) => self.bring(Brought::Receipts(batch)),
             Some(Kind::ReceiptsTaken(taken)) => {
-                if events.send(PumpEvent::ReceiptsTaken(taken.number)).await.is_err() {
-                    return ended();
-                }
+                self.tell(PumpEvent::ReceiptsTaken(taken.number)).await
             }
-            Some(Kind::Rejection(rejection)) => {
-                if events.send(PumpEvent::Rejected(rejection)).await.is_err() {
-                    return ended();
-                }
-            }
+            Some(Kind::Rejection(rejection)) => self.tell(PumpEvent::Rejected(rejection)).await,
             Some(Kind::Ping(ping)) => {
                 let pong = Kind::Pong(wire::Pong { number: ping.number });
-                if let Err(end) = outbound.send(pong).await {
-                    return end;
-                }
+                self.outbound.send(pong).await.map(|_| ())
             }
-            Some(Kind::Pong(pong)) => {
-                // The number is this node's own clock in microseconds when it asked.
-                let micros = micros_now().saturating_sub(pong.number);
-                let round_trip = Duration::from_micros(micros);
-                engine.links.measured(slot, None, Some(round_trip));
-            }
-            Some(Kind::Bye(bye)) => return end_of_bye(&bye),
-            Some(Kind::Hello(_)) => {
-                return End::new(Reason::ProtocolViolation, "a second greeting");
-            }
-            // Attachments, repair and rosters over links: a peer that offers them is not answered.
+            Some(Kind::Pong(pong)) => self.tell(PumpEvent::Pong(pong.number)).await,
+            Some(Kind::Bye(bye)) => Err(end_of_bye(&bye)),
+            Some(Kind::Hello(_)) => Err(End::new(Reason::ProtocolViolation, "a second greeting")),
+            // Repair and rosters over links: a peer that offers them is not answered.
             Some(
                 Kind::Part(_)
                 | Kind::PartTaken(_)
+                | Kind::Offer(_)
                 | Kind::Need(_)
                 | Kind::Roster(_)
-                | Kind::HighWaters(_),
+                | Kind::HighWaters(_)
+                | Kind::Zstd(_),
             )
-            | None => {}
+            | None => Ok(()),
         }
     }
-}
 
-async fn ping(ping_ms: u64, outbound: &Outbound) -> End {
-    let period = Duration::from_millis(ping_ms.max(1));
-    let mut ticks = interval_at(Instant::now() + period, period);
-    loop {
-        ticks.tick().await;
-        if let Err(end) = outbound.send(Kind::Ping(wire::Ping { number: micros_now() })).await {
-            return end;
-        }
+    fn bring(&self, brought: Brought) -> Result<(), End> {
+        let overrun =
+            |_| End::new(Reason::ProtocolViolation, "the peer sends more than its window");
+        self.brought.try_send(brought).map_err(overrun)
     }
-}
 
-/// Microseconds of a clock that only this process reads.
-fn micros_now() -> u64 {
-    static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
-    let start = START.get_or_init(std::time::Instant::now);
-    u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    async fn tell(&self, event: PumpEvent) -> Result<(), End> {
+        self.events.send(event).await.map_err(|_| End::part_ended())
+    }
 }
 
 async fn say_bye(outbound: &mpsc::Sender<Frame>, end: &End) {

@@ -34,12 +34,6 @@ impl Cursors {
         }
     }
 
-    /// Lanes with work, the most urgent first.
-    pub(super) fn lanes(&self) -> Vec<Lane> {
-        let with_work = self.work.iter().filter(|(_, queues)| !queues.is_empty());
-        with_work.map(|(lane, _)| *lane).collect()
-    }
-
     /// The next queue of a lane and where to go on in it.
     pub(super) fn next(&mut self, lane: Lane) -> Option<(BureauCode, u64)> {
         let queues = self.work.get(&lane)?;
