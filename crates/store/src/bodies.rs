@@ -64,7 +64,22 @@ impl<D: Disk> Bodies<D> {
         Ok(Self { disk, directory, pins: Arc::default() })
     }
 
-    fn path(&self, digest: &[u8; 32]) -> PathBuf {
+    /// Where the files are.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Holds contents that a record is about to name, whether they are here or not.
+    pub(crate) fn hold(&self, digests: Vec<[u8; 32]>) -> Pins {
+        let mut held = lock(&self.pins);
+        for digest in &digests {
+            *held.entry(*digest).or_insert(0) += 1;
+        }
+        drop(held);
+        Pins { pins: Arc::clone(&self.pins), digests }
+    }
+
+    pub(crate) fn path(&self, digest: &[u8; 32]) -> PathBuf {
         use std::fmt::Write as _;
         let mut name = String::with_capacity(64);
         for byte in digest {
@@ -76,13 +91,7 @@ impl<D: Disk> Bodies<D> {
 
     /// Makes bodies durable, with one sync of the directory, and holds them.
     pub(crate) fn put(&self, bodies: Vec<([u8; 32], Bytes)>) -> Result<Pins, StoreError> {
-        let digests: Vec<_> = bodies.iter().map(|(digest, _)| *digest).collect();
-        let mut held = lock(&self.pins);
-        for digest in &digests {
-            *held.entry(*digest).or_insert(0) += 1;
-        }
-        drop(held);
-        let pins = Pins { pins: Arc::clone(&self.pins), digests };
+        let pins = self.hold(bodies.iter().map(|(digest, _)| *digest).collect());
         for (digest, body) in bodies {
             let path = self.path(&digest);
             if !self.disk.exists(&path) {

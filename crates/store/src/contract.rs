@@ -16,7 +16,9 @@ mod view;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+pub use bureau_core::envelope::Content;
 use bureau_core::{BureauCode, Epoch, Lane, MessageId, Timestamp, ids::IdPrefix};
+use bytes::Bytes;
 use tokio::sync::broadcast;
 
 pub use operation::{
@@ -24,9 +26,9 @@ pub use operation::{
     ReceiveSlip, Received, TakeReceipt,
 };
 pub use view::{
-    Arrived, Depth, Head, KeptReceipt, OVERDUE_AFTER_EXPIRY_MS, OutgoingReceipt, QueuePosition,
-    Queued, QueuedEntry, QueuedSlip, ReceiptPosition, RequestKey, RequestMade, Role, State, Timer,
-    TimerKind, Tracked, TrackedRecipient,
+    Arrived, AttachmentHeld, Depth, Head, KeptReceipt, OVERDUE_AFTER_EXPIRY_MS, OutgoingReceipt,
+    QueuePosition, Queued, QueuedEntry, QueuedSlip, ReceiptPosition, RequestKey, RequestMade, Role,
+    State, Timer, TimerKind, Tracked, TrackedRecipient,
 };
 
 use crate::StoreError;
@@ -89,6 +91,31 @@ pub trait Store: Send + Sync + 'static {
         after: u64,
         limit: usize,
     ) -> Result<Vec<OutgoingReceipt>, StoreError>;
+
+    /// What is here of an attachment.
+    async fn attachment(&self, digest: [u8; 32]) -> Result<AttachmentHeld, StoreError>;
+
+    /// Adds a piece to an attachment that comes in, where it begins right after what is here; any
+    /// other piece changes nothing. Gives what is here then; the last piece returns when all of it
+    /// is checked and durable.
+    ///
+    /// # Errors
+    /// [`StoreError::DiskLow`], [`StoreError::StagingFull`]: nothing happened.
+    async fn attachment_add(
+        &self,
+        content: Content,
+        offset: u64,
+        data: Bytes,
+    ) -> Result<AttachmentHeld, StoreError>;
+
+    /// A piece of an attachment that is whole, from an offset on: fewer bytes than `limit` only at
+    /// its end. `None`: it is not here.
+    async fn attachment_read(
+        &self,
+        digest: [u8; 32],
+        offset: u64,
+        limit: usize,
+    ) -> Result<Option<Bytes>, StoreError>;
 
     /// Destinations that receipts wait for; from memory.
     fn receipt_destinations(&self) -> Vec<BureauCode>;

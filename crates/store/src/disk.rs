@@ -7,7 +7,7 @@ mod real;
 #[cfg(test)]
 mod sim;
 
-use std::{io, path::Path};
+use std::{io, path::Path, time::Duration};
 
 pub(crate) use real::RealDisk;
 #[cfg(test)]
@@ -23,6 +23,30 @@ pub(crate) trait Disk: Clone + Send + Sync + 'static {
     /// # Errors
     /// What the system says.
     fn create(&self, path: &Path) -> io::Result<Self::File>;
+
+    /// Opens a file that is there, for writing.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn open(&self, path: &Path) -> io::Result<Self::File>;
+
+    /// Size of a file; `None` where there is none.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn size(&self, path: &Path) -> io::Result<Option<u64>>;
+
+    /// Since when a file has not been written to.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn age(&self, path: &Path) -> io::Result<Duration>;
+
+    /// Reads a piece of a file: fewer bytes than asked for only at its end.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn read_at(&self, path: &Path, offset: u64, limit: usize) -> io::Result<Vec<u8>>;
 
     /// Reads a whole file.
     ///

@@ -56,6 +56,13 @@ pub enum StoreError {
         /// The limit.
         limit: usize,
     },
+    /// Attachments that no message names yet take all the room they may: nothing new is taken, and
+    /// nothing happened.
+    #[error("attachments that no message names take all of {limit} bytes")]
+    StagingFull {
+        /// The limit.
+        limit: u64,
+    },
     /// The disk is low: nothing new is taken, and nothing happened.
     #[error("the disk is low")]
     DiskLow,

@@ -14,7 +14,10 @@ mod receive;
 
 use std::{collections::HashMap, sync::Arc};
 
-use bureau_core::{BureauCode, Lane, MessageId, Timestamp, receipt::ReceiptKind};
+use bureau_core::{
+    BureauCode, Lane, Manifest, MessageId, Timestamp, envelope::stored_manifest,
+    receipt::ReceiptKind,
+};
 use bytes::Bytes;
 use prost::Message;
 
@@ -49,7 +52,9 @@ pub(crate) struct Ledger {
 /// An operation on its way to be decided, and the bodies it may name.
 pub(crate) struct Ordered {
     pub(crate) operation: Operation,
-    pub(crate) bodies: Option<Arc<Pins>>,
+    pub(crate) bodies: Option<Arc<(Pins, Pins)>>,
+    /// Attachments that it names are not here.
+    pub(crate) missing: bool,
 }
 
 /// What was decided. The bodies are held until it is visible that they are named, also where the
@@ -57,7 +62,7 @@ pub(crate) struct Ordered {
 pub(crate) struct Decided {
     pub(crate) outcome: Outcome,
     pub(crate) notes: Vec<Note>,
-    _bodies: Option<Arc<Pins>>,
+    _bodies: Option<Arc<(Pins, Pins)>>,
 }
 
 /// What an operation changed beyond the records, for those who keep count in memory.
@@ -85,11 +90,11 @@ impl Resolver for Ledger {
 
     fn resolve(
         &mut self,
-        Ordered { operation, bodies }: Ordered,
+        Ordered { operation, bodies, missing }: Ordered,
         tx: &mut Transaction<'_>,
     ) -> Result<Decided, StoreError> {
         let before = self.counters;
-        let mut scribe = Writing { ledger: self, tx, notes: Vec::new() };
+        let mut scribe = Writing { ledger: self, tx, notes: Vec::new(), missing };
         let outcome = match operation {
             Operation::Accept(accept) => scribe.accept(*accept)?,
             Operation::Receive(receive) => scribe.receive(*receive)?,
@@ -124,6 +129,7 @@ struct Writing<'a, 'b> {
     ledger: &'a mut Ledger,
     tx: &'a mut Transaction<'b>,
     notes: Vec<Note>,
+    missing: bool,
 }
 
 impl Writing<'_, '_> {
@@ -165,9 +171,14 @@ impl Writing<'_, '_> {
         id: &MessageId,
         signed_manifest: Bytes,
         body: &Bytes,
-        digest: [u8; 32],
+        manifest: &Manifest,
     ) -> MessageRecord {
-        let mut record = MessageRecord { signed_manifest, ..MessageRecord::default() };
+        let digest = manifest.body.digest;
+        let attachments = u32::try_from(manifest.attachments.len()).unwrap_or(u32::MAX);
+        let mut record = MessageRecord { signed_manifest, attachments, ..MessageRecord::default() };
+        for attachment in &manifest.attachments {
+            self.tx.put(keys::body(&attachment.digest, id), Vec::new());
+        }
         // An origin may sign a manifest of 4 KiB: then even a small body goes into a file.
         let inline = body.len() <= INLINE_BODY_BYTES_MAX
             && record.signed_manifest.len() + body.len() <= INLINE_BYTES_MAX;
@@ -184,12 +195,23 @@ impl Writing<'_, '_> {
     fn drop_message(&mut self, id: &MessageId) -> Result<(), StoreError> {
         let key = keys::message(id);
         let Some(record) = self.read::<MessageRecord>(&key)? else { return Ok(()) };
-        if let Some(digest) = record.file() {
+        self.drop_files(id, &record);
+        self.delete(key);
+        Ok(())
+    }
+
+    /// Gives the files of a message back: a large body, and attachments.
+    fn drop_files(&mut self, id: &MessageId, record: &MessageRecord) {
+        let mut digests: Vec<[u8; 32]> = record.file().into_iter().collect();
+        if record.attachments > 0
+            && let Ok(manifest) = stored_manifest(record.signed_manifest.clone())
+        {
+            digests.extend(manifest.attachments.iter().map(|attachment| attachment.digest));
+        }
+        for digest in digests {
             self.delete(keys::body(&digest, id));
             self.notes.push(Note::BodyReleased(digest));
         }
-        self.delete(key);
-        Ok(())
     }
 
     fn enqueue(&mut self, destination: BureauCode, lane: Lane, record: &QueueRecord) -> u64 {

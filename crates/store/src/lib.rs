@@ -6,11 +6,12 @@
 //! - `ledger`: the rules, over `keys` and `record`: an operation in, its writes and outcome out;
 //! - `committer`: one owner of all writes, in groups: resolved, journaled and synced, then applied;
 //! - `journal`: the promise; `index`: what can be found quickly; `snapshot`: the second copy;
-//!   `bodies`: large content as files;
+//!   `bodies`: large content as files; `attachments`: files while they come in;
 //! - `open`: what makes one state of them after a stop of any kind;
 //! - `disk`: files as all of these need them.
 #![forbid(unsafe_code)]
 
+mod attachments;
 mod bodies;
 mod committer;
 pub mod contract;

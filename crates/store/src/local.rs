@@ -20,11 +20,13 @@ use tokio::{
 use self::{maintenance::Maintenance, reading::Reading};
 use crate::{
     StoreError,
+    attachments::Attachments,
     bodies::Bodies,
     committer::{Committer, Health},
     contract::{
-        Arrived, Changes, Depth, Head, Operation, Outcome, OutgoingReceipt, QueuePosition, Queued,
-        QueuedEntry, QueuedSlip, RequestKey, RequestMade, Role, Room, Store, Timer, Tracked,
+        Arrived, AttachmentHeld, Changes, Content, Depth, Head, Operation, Outcome,
+        OutgoingReceipt, QueuePosition, Queued, QueuedEntry, QueuedSlip, RequestKey, RequestMade,
+        Role, Room, Store, Timer, Tracked,
     },
     disk::{Disk, RealDisk},
     index::Index,
@@ -54,6 +56,7 @@ struct Parts<D: Disk, I: Index> {
     committer: Committer<Ledger>,
     counts: Arc<Counts>,
     bodies: Bodies<D>,
+    attachments: Attachments<D>,
     changes: broadcast::Sender<Arc<Changes>>,
     epoch: Epoch,
     maintenance: Maintenance,
@@ -133,6 +136,7 @@ impl<D: Disk, I: Index> JournaledStore<D, I> {
             changes: changes.clone(),
             bodies: bodies.clone(),
         };
+        let attachments = Attachments::new(disk.clone(), bodies.clone(), options.staged_bytes);
         let ledger = Ledger::new(counters);
         let committer = Committer::start(journal, Arc::clone(&index), ledger, watcher)?;
         let maintenance = Maintenance::new(options, snapshots, snapshot_due, journal_bytes);
@@ -143,6 +147,7 @@ impl<D: Disk, I: Index> JournaledStore<D, I> {
             committer,
             counts,
             bodies,
+            attachments,
             changes,
             epoch,
             maintenance,
@@ -166,6 +171,18 @@ impl<D: Disk, I: Index> JournaledStore<D, I> {
         let reading = self.reading();
         let read = spawn_blocking(move || read(&reading)).await;
         read.unwrap_or_else(|error| Err(StoreError::Index(error.to_string())))
+    }
+}
+
+impl<D: Disk, I: Index> JournaledStore<D, I> {
+    /// Works on attachments away from the reactor.
+    async fn with_attachments<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Attachments<D>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let attachments = self.parts.attachments.clone();
+        let done = spawn_blocking(move || work(&attachments)).await;
+        done.unwrap_or_else(|error| Err(StoreError::Index(error.to_string())))
     }
 }
 
@@ -208,10 +225,10 @@ impl<D: Disk, I: Index> Store for JournaledStore<D, I> {
             return Err(StoreError::DiskLow);
         }
         let large = files::large_bodies(&operations);
-        if !large.is_empty() {
+        if !large.is_empty() || operations.iter().any(files::names_attachments) {
             return self.commit_with_files(operations, large).await;
         }
-        let ordered = |operation| Ordered { operation, bodies: None };
+        let ordered = |operation| Ordered { operation, bodies: None, missing: false };
         let operations = operations.into_iter().map(ordered).collect();
         let decided = self.parts.committer.commit(operations).await?;
         Ok(decided.into_iter().map(|decided| decided.outcome).collect())
@@ -267,6 +284,31 @@ impl<D: Disk, I: Index> Store for JournaledStore<D, I> {
         limit: usize,
     ) -> Result<Vec<OutgoingReceipt>, StoreError> {
         self.read(move |reading| reading.receipts(destination, after, limit)).await
+    }
+
+    async fn attachment(&self, digest: [u8; 32]) -> Result<AttachmentHeld, StoreError> {
+        self.with_attachments(move |attachments| attachments.held(&digest)).await
+    }
+
+    async fn attachment_add(
+        &self,
+        content: Content,
+        offset: u64,
+        data: Bytes,
+    ) -> Result<AttachmentHeld, StoreError> {
+        if self.parts.maintenance.low.load(Ordering::Relaxed) {
+            return Err(StoreError::DiskLow);
+        }
+        self.with_attachments(move |attachments| attachments.append(content, offset, &data)).await
+    }
+
+    async fn attachment_read(
+        &self,
+        digest: [u8; 32],
+        offset: u64,
+        limit: usize,
+    ) -> Result<Option<Bytes>, StoreError> {
+        self.with_attachments(move |attachments| attachments.read(&digest, offset, limit)).await
     }
 
     fn receipt_destinations(&self) -> Vec<BureauCode> {

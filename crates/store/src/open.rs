@@ -30,6 +30,8 @@ pub struct OpenOptions {
     pub cache_bytes: u64,
     /// New work is refused below this, the next snapshot and two segments.
     pub reserve_bytes: u64,
+    /// Room for attachments that no message names yet.
+    pub staged_bytes: u64,
 }
 
 impl OpenOptions {
@@ -43,6 +45,7 @@ impl OpenOptions {
             snapshot_bytes: 256 * 1024 * 1024,
             cache_bytes: 64 * 1024 * 1024,
             reserve_bytes: 256 * 1024 * 1024,
+            staged_bytes: 4 * 1024 * 1024 * 1024,
         }
     }
 }

@@ -65,6 +65,9 @@ pub(crate) struct MessageRecord {
     pub(crate) request_desk: String,
     #[prost(bytes = "bytes", tag = "5")]
     pub(crate) request_id: Bytes,
+    /// How many attachments are kept for it, of those its manifest names.
+    #[prost(uint32, tag = "6")]
+    pub(crate) attachments: u32,
 }
 
 impl MessageRecord {
@@ -185,6 +188,8 @@ pub(crate) struct QueueRecord {
     pub(crate) fan_out: u32,
     #[prost(string, tag = "10")]
     pub(crate) previous_hop: String,
+    #[prost(uint32, tag = "11")]
+    pub(crate) attachments: u32,
 }
 
 impl QueueRecord {

@@ -1,6 +1,7 @@
 //! The store tried: the contract over every engine, power cuts, damage.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod attachments;
 mod committing;
 mod contract_suite;
 mod damage;

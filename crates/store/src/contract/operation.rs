@@ -124,6 +124,9 @@ pub enum Outcome {
     RequestRepeated(RequestMade),
     /// [`Operation::Accept`]: this request id was used for another content. Nothing changed.
     RequestReused,
+    /// [`Operation::Accept`], [`Operation::Receive`]: an attachment that it names is not here.
+    /// Nothing changed.
+    AttachmentMissing,
     /// [`Operation::Receive`]: for each slip, in order.
     Received(Vec<Received>),
     /// [`Operation::TakeReceipt`]: it counted.

@@ -85,6 +85,19 @@ pub struct QueuedEntry {
     pub fan_out: u32,
     /// The peer it came from; `None` where it is this bureau's own.
     pub previous_hop: Option<BureauCode>,
+    /// How many attachments it has.
+    pub attachments: u32,
+}
+
+/// What is here of an attachment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttachmentHeld {
+    /// So many bytes from its beginning.
+    Part(u64),
+    /// All of it, so many bytes, checked and durable.
+    Whole(u64),
+    /// What came was not what its digest says: it is gone, and may begin anew.
+    Mismatch,
 }
 
 /// A place in the queue.

@@ -7,6 +7,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use super::{Disk, DiskFile};
@@ -164,6 +165,27 @@ impl Disk for SimDisk {
         let file = state.files.len() - 1;
         state.names.insert(path.to_owned(), file);
         Ok(SimFile { disk: self.clone(), file })
+    }
+
+    fn open(&self, path: &Path) -> io::Result<SimFile> {
+        let state = self.state();
+        let file = *state.names.get(path).ok_or_else(missing)?;
+        Ok(SimFile { disk: self.clone(), file })
+    }
+
+    fn size(&self, path: &Path) -> io::Result<Option<u64>> {
+        let state = self.state();
+        Ok(state.names.get(path).map(|file| state.files[*file].bytes.len() as u64))
+    }
+
+    fn age(&self, _path: &Path) -> io::Result<Duration> {
+        Ok(Duration::ZERO)
+    }
+
+    fn read_at(&self, path: &Path, offset: u64, limit: usize) -> io::Result<Vec<u8>> {
+        let bytes = self.read(path)?;
+        let from = usize::try_from(offset).map_err(io::Error::other)?.min(bytes.len());
+        Ok(bytes[from..(from + limit).min(bytes.len())].to_vec())
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {

@@ -15,10 +15,17 @@ impl Writing<'_, '_> {
     pub(super) fn accept(&mut self, accept: Accept) -> Result<Outcome, StoreError> {
         let Accept { envelope, slips, request, now, desk: _ } = accept;
         let (id, manifest) = (envelope.id(), envelope.manifest());
+        let made = match &request {
+            Some((key, _)) => self.read::<RequestRecord>(&keys::request(key))?,
+            None => None,
+        };
+        if let (Some(record), Some((_, digest))) = (made, &request) {
+            return Ok(request_outcome(&record, digest));
+        }
+        if self.missing && !manifest.attachments.is_empty() {
+            return Ok(Outcome::AttachmentMissing);
+        }
         if let Some((key, digest)) = &request {
-            if let Some(record) = self.read::<RequestRecord>(&keys::request(key))? {
-                return Ok(request_outcome(&record, digest));
-            }
             let record = RequestRecord {
                 digest: Bytes::copy_from_slice(digest),
                 message: Bytes::copy_from_slice(&id.0),
@@ -27,12 +34,8 @@ impl Writing<'_, '_> {
             };
             self.write(keys::request(key), &record);
         }
-        let mut message = self.keep_message(
-            &id,
-            envelope.signed_manifest(),
-            envelope.body(),
-            manifest.body.digest,
-        );
+        let mut message =
+            self.keep_message(&id, envelope.signed_manifest(), envelope.body(), manifest);
         if let Some((key, _)) = &request {
             message.request_desk = key.desk.to_string();
             message.request_id = Bytes::copy_from_slice(&key.id);
@@ -54,6 +57,7 @@ impl Writing<'_, '_> {
                 hops: 1,
                 fan_out,
                 previous_hop: String::new(),
+                attachments: message.attachments,
             };
             let queue_number = self.enqueue(recipient, manifest.lane, &queued);
             let track = TrackRecord {

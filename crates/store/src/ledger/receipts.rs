@@ -115,7 +115,7 @@ impl Writing<'_, '_> {
         Ok(())
     }
 
-    /// Gives an own message's large body back once every recipient has it, or never will. Small
+    /// Gives an own message's large body and its attachments back once every recipient has it, or never will. Small
     /// bodies stay beside their manifests until they are forgotten.
     pub(super) fn release_large_body(
         &mut self,
@@ -123,17 +123,19 @@ impl Writing<'_, '_> {
     ) -> Result<(), StoreError> {
         let key = keys::message(message);
         let Some(mut record) = self.read::<MessageRecord>(&key)? else { return Ok(()) };
-        let Some(digest) = record.file() else { return Ok(()) };
+        if record.file().is_none() && record.attachments == 0 {
+            return Ok(());
+        }
         let under_way = |(_, track): &(BureauCode, TrackRecord)| {
             matches!(track.state(), State::Queued | State::Relayed)
         };
         if self.tracks(message)?.iter().any(under_way) {
             return Ok(());
         }
+        self.drop_files(message, &record);
         record.body_digest = Bytes::new();
+        record.attachments = 0;
         self.write(key, &record);
-        self.delete(keys::body(&digest, message));
-        self.notes.push(Note::BodyReleased(digest));
         Ok(())
     }
 

@@ -21,6 +21,9 @@ impl Writing<'_, '_> {
         let (mut fresh, mut content) = (false, false);
         let relayed = receive.slips.iter().filter(|slip| slip.action == ReceiveAction::Relay);
         let fan_out = u32::try_from(relayed.count()).unwrap_or(u32::MAX);
+        if self.missing && self.is_new(&receive)? {
+            return Ok(Outcome::AttachmentMissing);
+        }
         for slip in &receive.slips {
             let recipient = slip.slip.label().recipient;
             match self.track(&id, &recipient)? {
@@ -37,7 +40,7 @@ impl Writing<'_, '_> {
             let manifest = receive.envelope.manifest();
             let signed = receive.envelope.signed_manifest();
             let body = receive.envelope.body();
-            let message = self.keep_message(&id, signed, body, manifest.body.digest);
+            let message = self.keep_message(&id, signed, body, manifest);
             self.write(keys::message(&id), &message);
         }
         if fresh {
@@ -46,6 +49,18 @@ impl Writing<'_, '_> {
             self.notes.push(Note::Time(receive.now));
         }
         Ok(Outcome::Received(received))
+    }
+
+    /// Whether anything of it must be kept that is not kept already.
+    fn is_new(&self, receive: &Receive) -> Result<bool, StoreError> {
+        let id = receive.envelope.id();
+        for slip in &receive.slips {
+            let kept = slip.action != ReceiveAction::Refuse;
+            if kept && self.track(&id, &slip.slip.label().recipient)?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Takes a slip that was not seen before.
@@ -89,6 +104,7 @@ impl Writing<'_, '_> {
                     size: receive.envelope.body().len() as u64,
                     hops: receive.hops.saturating_add(1),
                     fan_out,
+                    attachments: u32::try_from(manifest.attachments.len()).unwrap_or(u32::MAX),
                     previous_hop: receive.hop.to_string(),
                 };
                 track.role = role_number(Role::Relay);

@@ -29,6 +29,17 @@ pub(super) fn large_bodies(operations: &[Operation]) -> Vec<([u8; 32], Bytes)> {
     large.map(|envelope| (envelope.manifest().body.digest, envelope.body().clone())).collect()
 }
 
+/// Attachments that an operation may name.
+fn attachments(operation: &Operation) -> Vec<[u8; 32]> {
+    let named = content(operation).map(|envelope| &envelope.manifest().attachments);
+    named.into_iter().flatten().map(|attachment| attachment.digest).collect()
+}
+
+/// Whether an operation may name attachments.
+pub(super) fn names_attachments(operation: &Operation) -> bool {
+    content(operation).is_some_and(|envelope| !envelope.manifest().attachments.is_empty())
+}
+
 /// What an operation may keep the content of: nothing, where it refuses all of it.
 fn content(operation: &Operation) -> Option<&Verified<Envelope>> {
     match operation {
@@ -45,7 +56,7 @@ fn keeps_content(receive: &Receive) -> bool {
 /// Whether everything that was asked was done: then every body that was written is named.
 fn all_kept(outcomes: &[Outcome]) -> bool {
     outcomes.iter().all(|outcome| match outcome {
-        Outcome::RequestRepeated(_) | Outcome::RequestReused => false,
+        Outcome::RequestRepeated(_) | Outcome::RequestReused | Outcome::AttachmentMissing => false,
         Outcome::Received(slips) => slips.iter().all(|slip| *slip == Received::Fresh),
         _ => true,
     })
@@ -58,14 +69,26 @@ impl<D: Disk, I: Index> JournaledStore<D, I> {
         operations: Vec<Operation>,
         large: Vec<([u8; 32], Bytes)>,
     ) -> Result<Vec<Outcome>, StoreError> {
-        let digests: HashSet<[u8; 32]> = large.iter().map(|(digest, _)| *digest).collect();
-        let bodies = self.parts.bodies.clone();
-        let pins = spawn_blocking(move || bodies.put(large)).await.map_err(ended)??;
+        let mut digests: HashSet<[u8; 32]> = large.iter().map(|(digest, _)| *digest).collect();
+        let named: Vec<Vec<[u8; 32]>> = operations.iter().map(attachments).collect();
+        digests.extend(named.iter().flatten());
+        let (bodies, attachments) = (self.parts.bodies.clone(), self.parts.attachments.clone());
+        let prepared = spawn_blocking(move || {
+            let held = bodies.hold(named.iter().flatten().copied().collect());
+            let claim = |digests: Vec<_>| Ok(digests.is_empty() || attachments.claim(&digests)?);
+            let there = named.into_iter().map(claim).collect::<Result<Vec<bool>, StoreError>>()?;
+            Ok::<_, StoreError>(((bodies.put(large)?, held), there))
+        });
+        let (pins, there) = prepared.await.map_err(ended)??;
         // Held by each operation, and by its outcome: should the caller go away now, the group may
         // still name the bodies, and nobody may remove them meanwhile.
         let pins = Some(Arc::new(pins));
-        let ordered = |operation| Ordered { operation, bodies: pins.clone() };
-        let operations = operations.into_iter().map(ordered).collect();
+        let ordered = |(operation, there): (Operation, bool)| Ordered {
+            operation,
+            bodies: pins.clone(),
+            missing: !there,
+        };
+        let operations = operations.into_iter().zip(there).map(ordered).collect();
         drop(pins);
         let decided = self.parts.committer.commit(operations).await?;
         let outcomes: Vec<_> = decided.into_iter().map(|decided| decided.outcome).collect();
@@ -101,6 +124,7 @@ impl<D: Disk, I: Index> Parts<D, I> {
 
     /// Removes what was written for a group that never came: the power went, or the caller.
     pub(super) fn sweep_bodies(&self) -> Result<(), StoreError> {
+        self.attachments.sweep()?;
         let directory = self.directory.join(DIRECTORY);
         let names = self.disk.list(&directory).map_err(StoreError::io("list", &directory))?;
         self.remove_unnamed(names.iter().filter_map(|name| digest(name)))

@@ -23,6 +23,8 @@ use crate::{
 
 /// How often it is looked whether there is something to do.
 const PERIOD: Duration = Duration::from_millis(500);
+/// How often it is looked for attachments that nobody names.
+const SWEEP: Duration = Duration::from_secs(3600);
 /// Snapshots that are kept: the last, and the one before it should the last be damaged.
 const SNAPSHOTS_KEPT: usize = 2;
 
@@ -119,12 +121,19 @@ fn run<D: Disk, I: Index>(weak: &Weak<Parts<D, I>>) {
         tracing::error!(event = "body_not_removed", error = %error);
     }
     let (mut checkpointed, mut snapshotted) = (0, 0);
+    let mut swept = std::time::Instant::now();
     let mut before = None;
     while let Some(parts) = weak.upgrade() {
         let before = before.get_or_insert(parts.maintenance.journal_bytes);
         let appended = parts.committer.appended();
         look_at_room(&parts);
         take_ballast(&parts);
+        if swept.elapsed() > SWEEP {
+            swept = std::time::Instant::now();
+            if let Err(error) = parts.attachments.sweep() {
+                tracing::error!(event = "body_not_removed", error = %error);
+            }
+        }
         if appended - checkpointed >= parts.maintenance.options.checkpoint_bytes {
             checkpointed = appended;
             if let Err(error) = checkpoint(&parts) {

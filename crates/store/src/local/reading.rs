@@ -319,6 +319,7 @@ fn queue_entry(key: &[u8], value: &[u8]) -> Result<(QueuedEntry, Bytes), StoreEr
         hops: record.hops,
         fan_out: record.fan_out,
         previous_hop: record.previous_hop.parse().ok(),
+        attachments: record.attachments,
     };
     Ok((entry, record.slip))
 }

@@ -66,6 +66,17 @@ impl Sent {
 }
 
 pub(super) fn send_as(origin: &str, to: &[&str], lane: Lane, sequence: u64, body: &[u8]) -> Sent {
+    send_with(origin, to, lane, sequence, body, &[])
+}
+
+pub(super) fn send_with(
+    origin: &str,
+    to: &[&str],
+    lane: Lane,
+    sequence: u64,
+    body: &[u8],
+    attachments: &[Content],
+) -> Sent {
     let signer = signer(origin);
     let mut nonce = [0; 16];
     nonce[..8].copy_from_slice(&sequence.to_be_bytes());
@@ -81,7 +92,7 @@ pub(super) fn send_as(origin: &str, to: &[&str], lane: Lane, sequence: u64, body
         exercise: false,
         handling: HandlingCode::H1,
         body: Content::of(body),
-        attachments: Vec::new(),
+        attachments: attachments.to_vec(),
         key_commitment: Bytes::new(),
     };
     let mut group = signer.group();
