@@ -63,6 +63,12 @@ reasons! {
     TooManyAttachments = "TOO_MANY_ATTACHMENTS",
     /// An attachment is larger than the limit.
     AttachmentTooLarge = "ATTACHMENT_TOO_LARGE",
+    /// An attachment is named that is not here, or not whole.
+    AttachmentMissing = "ATTACHMENT_MISSING",
+    /// An attachment that no desk has released yet.
+    AttachmentQuarantined = "ATTACHMENT_QUARANTINED",
+    /// Attachments that no message names yet take all the room they may.
+    StagingFull = "STAGING_FULL",
     /// A signature or sealing suite that is not known.
     UnknownSuite = "UNKNOWN_SUITE",
     /// A kind of envelope or receipt that is not known.

@@ -117,7 +117,31 @@ impl Verifier {
     ) -> Result<Verified<Envelope>, EnvelopeRefusal> {
         let envelope = OpaqueEnvelope::decode(bytes).map_err(|_| Reason::Malformed)?;
         let manifest = envelope.manifest.ok_or(Reason::FieldMissing)?;
-        let signed = open_signed(manifest, MANIFEST_BYTES_MAX)?;
+        let (id, manifest, signed) = self.signed_manifest(manifest, now)?;
+        if manifest.body.size != envelope.body.len() as u64
+            || manifest.body != Content::of(&envelope.body)
+        {
+            // The origin signed another body: whoever changed it, the origin cannot be blamed.
+            return Err(Reason::DigestMismatch.into());
+        }
+        Ok(Verified::new(Envelope::from_parts(id, manifest, signed, envelope.body)))
+    }
+
+    /// Verifies an encoded signed manifest alone: what is about to come, before it comes.
+    ///
+    /// # Errors
+    /// The [`Reason`] it is refused for.
+    pub fn manifest(&self, signed: Bytes, now: Timestamp) -> Result<(MessageId, Manifest), Reason> {
+        let verified = self.signed_manifest(signed, now).map_err(|refusal| refusal.reason);
+        verified.map(|(id, manifest, _)| (id, manifest))
+    }
+
+    fn signed_manifest(
+        &self,
+        signed: Bytes,
+        now: Timestamp,
+    ) -> Result<(MessageId, Manifest, wire::Signed), EnvelopeRefusal> {
+        let signed = open_signed(signed, MANIFEST_BYTES_MAX)?;
         let (signer, key) = self.signature(Context::Manifest, &signed, now)?;
         let id = digest(self.roster.network(), Context::Manifest, &signed.payload);
         let id = MessageId(id);
@@ -128,13 +152,7 @@ impl Verifier {
             return Err(Reason::WrongOrigin.into());
         }
         self.check_manifest(&manifest, now).map_err(refuse)?;
-        if manifest.body.size != envelope.body.len() as u64
-            || manifest.body != Content::of(&envelope.body)
-        {
-            // The origin signed another body: whoever changed it, the origin cannot be blamed.
-            return Err(Reason::DigestMismatch.into());
-        }
-        Ok(Verified::new(Envelope::from_parts(id, manifest, signed, envelope.body)))
+        Ok((id, manifest, signed))
     }
 
     fn check_manifest(&self, manifest: &Manifest, now: Timestamp) -> Result<(), Reason> {
@@ -160,6 +178,9 @@ impl Verifier {
         }
         if manifest.attachments.iter().any(|part| part.size > self.limits.attachment_bytes) {
             return Err(Reason::AttachmentTooLarge);
+        }
+        if manifest.attachments.iter().any(|part| part.size == 0) {
+            return Err(Reason::FieldInvalid);
         }
         if manifest.suite == SealingSuite::Open && !manifest.key_commitment.is_empty() {
             return Err(Reason::FieldInvalid);

@@ -272,11 +272,15 @@ pub const fn code_of(reason: Reason) -> Code {
         Reason::NotFound => Code::NotFound,
         Reason::RequestIdReused | Reason::DuplicateLink => Code::AlreadyExists,
 
-        Reason::RateLimited | Reason::QueueFull | Reason::Busy | Reason::DiskLow => {
-            Code::ResourceExhausted
-        }
+        Reason::RateLimited
+        | Reason::QueueFull
+        | Reason::Busy
+        | Reason::DiskLow
+        | Reason::StagingFull => Code::ResourceExhausted,
 
         Reason::TooManyHops
+        | Reason::AttachmentMissing
+        | Reason::AttachmentQuarantined
         | Reason::Fork
         | Reason::ClockSkew
         | Reason::VersionUnsupported

@@ -15,7 +15,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bureau_core::{BureauCode, DeskName, NetworkName, NodeName, PublicKey, envelope::SealingSuite};
+use bureau_core::{
+    BureauCode, DeskName, NetworkName, NodeName, PublicKey, Timestamp, envelope::SealingSuite,
+};
 
 pub use fault::{ConfigError, Fault};
 pub use sections::{Limits, Links, Store};
@@ -181,6 +183,9 @@ impl LogLevel {
 pub struct Policy {
     /// No default: OPEN hides nothing from a relay, so whoever allows it says so by name.
     pub sealing_suites: Vec<SealingSuite>,
+    /// Defaults to false. True: attachments that arrive are given out only after a desk with the
+    /// permission "release" has released them.
+    pub quarantine_attachments: bool,
 }
 
 /// A bureau that this node has a link to.
@@ -192,6 +197,44 @@ pub struct Peer {
     pub addresses: Vec<String>,
     /// Defaults to true: with both dialing, a link is back as soon as either can reach the other.
     pub dial: bool,
+    /// Defaults to false. True: every byte over this link costs, so another way is preferred where
+    /// one is up.
+    pub metered: bool,
+    /// Defaults to any time: when attachments may go over this link.
+    pub bulk_hours: Option<Hours>,
+}
+
+/// A daily time, by UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hours {
+    /// Its first minute, counted from midnight.
+    pub from_minute: u32,
+    /// The minute after its last; not after `from_minute`: it passes midnight.
+    pub to_minute: u32,
+}
+
+impl Hours {
+    /// Reads `HH:MM-HH:MM`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let minute = |text: &str| {
+            let (hours, minutes) = text.split_once(':')?;
+            let two = |text: &str| (text.len() == 2).then(|| text.parse::<u32>().ok()).flatten();
+            let (hours, minutes) = (two(hours)?, two(minutes)?);
+            (hours < 24 && minutes < 60).then_some(hours * 60 + minutes)
+        };
+        let (from, to) = text.split_once('-')?;
+        let hours = Self { from_minute: minute(from)?, to_minute: minute(to)? };
+        (hours.from_minute != hours.to_minute).then_some(hours)
+    }
+
+    /// Whether a moment is within it.
+    #[must_use]
+    pub fn contains(self, now: Timestamp) -> bool {
+        let minute = now.as_ms().div_euclid(60_000).rem_euclid(24 * 60);
+        let (from, to) = (i64::from(self.from_minute), i64::from(self.to_minute));
+        if from < to { (from..to).contains(&minute) } else { minute >= from || minute < to }
+    }
 }
 
 /// A desk of this bureau and what it may do.

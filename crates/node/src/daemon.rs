@@ -250,6 +250,7 @@ fn store_options(config: &Config) -> OpenOptions {
         snapshot_bytes: config.store.snapshot_bytes,
         cache_bytes: config.store.cache_bytes,
         reserve_bytes: config.store.disk_reserve_bytes,
+        staged_bytes: config.store.staged_bytes,
         ..OpenOptions::new(&config.data_dir)
     }
 }

@@ -5,7 +5,7 @@ use std::{fs, io, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use bureau_core::{
-    BureauCode, Limits, Reason, Roster, Signer, SigningKey, Timestamp, Verifier,
+    BureauCode, Reason, Roster, Signer, SigningKey, Timestamp, Verifier,
     keys::KeyError,
     roster::{Anchor, RosterError},
 };
@@ -153,8 +153,7 @@ fn load(config: &Config, now: Timestamp) -> Result<(Signer, Verifier), TrustErro
         TrustError::OwnKey { bureau, key, reason }
     })?;
     let signer = Signer::new(config.network.clone(), bureau, key);
-    // Attachments do not travel yet: a message that names some could never be whole here.
-    let limits = Limits { attachments: 0, ..config.limits.message.clone() };
+    let limits = config.limits.message.clone();
     Ok((signer, Verifier::new(Arc::new(roster), limits)))
 }
 

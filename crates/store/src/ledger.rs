@@ -101,6 +101,9 @@ impl Resolver for Ledger {
             Operation::TakeReceipt(take) => scribe.take_receipt(*take)?,
             Operation::GiveUp(give_up) => scribe.give_up(*give_up)?,
             Operation::Acknowledge(acknowledge) => scribe.acknowledge(*acknowledge)?,
+            Operation::ReleaseAttachments { message, recipient, desk, now } => {
+                scribe.release_attachments(&message, &recipient, desk, now)?
+            }
             Operation::ReceiptsTaken(positions) => scribe.receipts_taken(positions)?,
             Operation::TimerHandled { timer, now } => scribe.timer_handled(timer, now)?,
         };

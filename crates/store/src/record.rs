@@ -221,6 +221,11 @@ pub(crate) struct InboxRecord {
     pub(crate) acknowledged_ms: i64,
     #[prost(string, tag = "6")]
     pub(crate) acknowledged_desk: String,
+    /// When and by which desk its attachments were released.
+    #[prost(int64, tag = "7")]
+    pub(crate) released_ms: i64,
+    #[prost(string, tag = "8")]
+    pub(crate) released_desk: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -241,6 +241,7 @@ fn request(args: SendArgs, content: Vec<u8>, now: Timestamp) -> SubmitRequest {
     // command again is the same request, and not another one that expires later.
     let begin = args.request_id.and_then(moment_of).unwrap_or(now);
     SubmitRequest {
+        attachments: Vec::new(),
         request_id: request_id.to_string(),
         recipients: args.to.iter().map(|code| code.trim().to_ascii_uppercase()).collect(),
         lane: args.lane.to_wire(),

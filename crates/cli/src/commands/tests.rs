@@ -14,9 +14,11 @@ use bureau_net::{
     server,
 };
 use bureau_proto::desk::v1::{
-    AcknowledgeRequest, AcknowledgeResponse, GetInboxMessageRequest, GetInboxMessageResponse,
-    InboxEntry, InboxMessage, ListInboxRequest, ListInboxResponse, SubmitManyRequest,
-    SubmitManyResponse, SubmitRequest, SubmitResponse, TrackRequest, TrackResponse,
+    AcknowledgeRequest, AcknowledgeResponse, DownloadAttachmentRequest, DownloadAttachmentResponse,
+    GetInboxMessageRequest, GetInboxMessageResponse, GetUploadRequest, GetUploadResponse,
+    InboxEntry, InboxMessage, ListInboxRequest, ListInboxResponse, ReleaseAttachmentsRequest,
+    ReleaseAttachmentsResponse, SubmitManyRequest, SubmitManyResponse, SubmitRequest,
+    SubmitResponse, TrackRequest, TrackResponse, UploadAttachmentRequest, UploadAttachmentResponse,
     WatchInboxRequest, WatchInboxResponse,
     desk_service_server::{DeskService, DeskServiceServer},
     watch_inbox_response::Event,
@@ -113,6 +115,36 @@ impl DeskService for Script {
         &self,
         _request: Request<GetInboxMessageRequest>,
     ) -> Result<Response<GetInboxMessageResponse>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn upload_attachment(
+        &self,
+        _request: Request<Streaming<UploadAttachmentRequest>>,
+    ) -> Result<Response<UploadAttachmentResponse>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn get_upload(
+        &self,
+        _request: Request<GetUploadRequest>,
+    ) -> Result<Response<GetUploadResponse>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    type DownloadAttachmentStream = Answers<DownloadAttachmentResponse>;
+
+    async fn download_attachment(
+        &self,
+        _request: Request<DownloadAttachmentRequest>,
+    ) -> Result<Response<Self::DownloadAttachmentStream>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn release_attachments(
+        &self,
+        _request: Request<ReleaseAttachmentsRequest>,
+    ) -> Result<Response<ReleaseAttachmentsResponse>, Status> {
         Err(Status::unimplemented("not asked for here"))
     }
 

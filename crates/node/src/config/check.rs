@@ -12,8 +12,8 @@ use std::{
 use bureau_core::{BureauCode, DeskName, PublicKey, envelope::SealingSuite, ids::InvalidName};
 
 use super::{
-    Client, Config, ConfigError, Face, Fault, Keys, Limits, Links, Log, LogFormat, LogLevel, Peer,
-    Permission, Policy, Roster, Store, Tls,
+    Client, Config, ConfigError, Face, Fault, Hours, Keys, Limits, Links, Log, LogFormat, LogLevel,
+    Peer, Permission, Policy, Roster, Store, Tls,
     document::Document,
     raw::{Raw, RawClient, RawFace, RawKeys, RawLog, RawPeer, RawPolicy, RawRoster, RawTls},
 };
@@ -223,7 +223,8 @@ impl<'a> Checker<'a> {
             let suite = self.choice(&field, text, &[("OPEN", SealingSuite::Open)]);
             sealing_suites.extend(suite.filter(|suite| !sealing_suites.contains(suite)));
         }
-        Policy { sealing_suites }
+        let quarantine_attachments = raw.quarantine_attachments.unwrap_or(false);
+        Policy { sealing_suites, quarantine_attachments }
     }
 
     fn peers(&mut self, own: Option<BureauCode>, raw: Vec<RawPeer>) -> Vec<Peer> {
@@ -249,7 +250,22 @@ impl<'a> Checker<'a> {
                 let cure = "keep one table a bureau, with all its addresses";
                 self.fault(&field, format!("{bureau} is a peer already"), cure);
             }
-            peers.push(Peer { bureau, addresses, dial: raw.dial.unwrap_or(true) });
+            let bulk_hours = raw.bulk_hours.as_deref().and_then(|text| {
+                let hours = Hours::parse(text);
+                if hours.is_none() {
+                    let problem = format!("{text:?} is no daily time");
+                    let cure = "write hours and minutes by UTC, as in \"22:00-05:30\"";
+                    self.fault(format!("peer[{index}].bulk_hours"), problem, cure);
+                }
+                hours
+            });
+            peers.push(Peer {
+                bureau,
+                addresses,
+                dial: raw.dial.unwrap_or(true),
+                metered: raw.metered.unwrap_or(false),
+                bulk_hours,
+            });
         }
         peers
     }

@@ -58,9 +58,12 @@ raw! {
     }
     RawPolicy {
         sealing_suites: Vec<String>,
+        quarantine_attachments: bool,
     }
     RawLimits {
         body_bytes: u64,
+        attachments: u64,
+        attachment_bytes: u64,
         recipients: u64,
         lifetime_days: u64,
         queued_messages_per_destination: u64,
@@ -75,6 +78,7 @@ raw! {
         snapshot_bytes: u64,
         cache_bytes: u64,
         disk_reserve_bytes: u64,
+        staged_bytes: u64,
     }
     RawLinks {
         window_parcels: u64,
@@ -84,11 +88,14 @@ raw! {
         backoff_base_ms: u64,
         backoff_max_ms: u64,
         connect_timeout_ms: u64,
+        messages_per_second: u64,
     }
     RawPeer {
         bureau: String,
         addresses: Vec<String>,
         dial: bool,
+        metered: bool,
+        bulk_hours: String,
     }
     RawClient {
         desk: String,

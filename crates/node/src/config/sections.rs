@@ -17,6 +17,8 @@ pub struct Limits {
     ///
     /// - `body_bytes`: Defaults to 1 MiB: text and forms fit, files are attachments. At most 2 MiB,
     ///   because a frame of 4 MiB also holds the slips.
+    /// - `attachments`: Defaults to 32, the most there may be: their digests stand in the manifest.
+    /// - `attachment_bytes`: Defaults to 256 MiB: a film of some minutes. At most 4 GiB.
     /// - `recipients`: Defaults to 300: every member of a network of 200, and room. At most 500,
     ///   for the same frame.
     /// - `lifetime_days`: Defaults to 30: longer than any outage that is still an outage; every id
@@ -58,6 +60,13 @@ impl Limits {
         let mut days = message.lifetime_ms / DAY_MS;
         let mut set = checker.section("limits");
         set.number("body_bytes", raw.body_bytes, &mut message.body_bytes, KIB..=2 * MIB);
+        set.number("attachments", raw.attachments, &mut message.attachments, 0..=32);
+        set.number(
+            "attachment_bytes",
+            raw.attachment_bytes,
+            &mut message.attachment_bytes,
+            KIB..=4 * GIB,
+        );
         set.number("recipients", raw.recipients, &mut message.recipients, 1..=500);
         set.number("lifetime_days", raw.lifetime_days, &mut days, 1..=365);
         message.lifetime_ms = days * DAY_MS;
@@ -114,6 +123,8 @@ pub struct Store {
     pub cache_bytes: u64,
     /// Defaults to 256 MiB: below so much free disk submissions are refused, receipts are not.
     pub disk_reserve_bytes: u64,
+    /// Defaults to 4 GiB: attachments that are coming in, or that no message names yet.
+    pub staged_bytes: u64,
 }
 
 impl Default for Store {
@@ -123,6 +134,7 @@ impl Default for Store {
             snapshot_bytes: 256 * MIB,
             cache_bytes: 64 * MIB,
             disk_reserve_bytes: 256 * MIB,
+            staged_bytes: 4 * GIB,
         }
     }
 }
@@ -150,6 +162,7 @@ impl Store {
             &mut store.disk_reserve_bytes,
             MIB..=1024 * GIB,
         );
+        set.number("staged_bytes", raw.staged_bytes, &mut store.staged_bytes, MIB..=1024 * GIB);
         if store.snapshot_bytes < store.journal_segment_bytes {
             set.fault(
                 "snapshot_bytes",
@@ -178,6 +191,9 @@ pub struct Links {
     pub backoff_max_ms: u64,
     /// Defaults to 10,000: two satellite hops and a TLS handshake, with losses.
     pub connect_timeout_ms: u64,
+    /// Defaults to 1,000,000: no limit. How many messages a second go over one link, FLASH apart:
+    /// for a peer that a backlog would drown.
+    pub messages_per_second: u32,
 }
 
 impl Default for Links {
@@ -190,6 +206,7 @@ impl Default for Links {
             backoff_base_ms: 500,
             backoff_max_ms: 30_000,
             connect_timeout_ms: 10_000,
+            messages_per_second: 1_000_000,
         }
     }
 }
@@ -209,6 +226,12 @@ impl Links {
             raw.connect_timeout_ms,
             &mut links.connect_timeout_ms,
             100..=120_000,
+        );
+        set.number(
+            "messages_per_second",
+            raw.messages_per_second,
+            &mut links.messages_per_second,
+            1..=1_000_000,
         );
         if links.stall_ms < 2 * links.ping_ms {
             set.fault(

@@ -1,6 +1,7 @@
 //! What a link brings: verified in bulk away from the reactor, decided, committed, answered. One
 //! bad parcel is refused by itself; the line behind it moves on.
 
+pub mod parts;
 pub mod pieces;
 
 use std::{sync::Arc, time::Duration};
@@ -22,7 +23,7 @@ use super::{
     Engine,
     outbound::{End, Outbound},
     pump::PumpEvent,
-    scribe::{Inbound, InboundSlip, SlipAnswer},
+    scribe::{Inbound, InboundSlip, ParcelAnswer},
 };
 
 /// Parcels and receipt batches that are verified and committed together.
@@ -117,7 +118,7 @@ impl Intake<'_> {
         }
         let seen: Vec<_> = inbound.iter().map(Seen::of).collect();
         match self.engine.scribe.receive(inbound).await {
-            Ok(answers) => self.answer(&seen, answers).await,
+            Ok(answers) => self.answer(&seen, &numbers, answers).await,
             Err(refusal) => {
                 for number in numbers {
                     self.reject(retryable(number, &refusal)).await?;
@@ -142,9 +143,22 @@ impl Intake<'_> {
     }
 
     /// Logs what is new and sends the receipts.
-    async fn answer(&self, seen: &[Seen], answers: Vec<Vec<SlipAnswer>>) -> Result<(), End> {
+    async fn answer(
+        &self,
+        seen: &[Seen],
+        numbers: &[u64],
+        answers: Vec<ParcelAnswer>,
+    ) -> Result<(), End> {
         let mut receipts = Vec::new();
-        for (seen, answers) in seen.iter().zip(answers) {
+        for ((seen, number), answers) in seen.iter().zip(numbers).zip(answers) {
+            let answers = match answers {
+                Ok(answers) => answers,
+                Err(reason) => {
+                    let text = "an attachment has not come yet";
+                    self.reject(retryable(*number, &Refusal::new(reason, text))).await?;
+                    continue;
+                }
+            };
             for ((recipient, action), answer) in seen.slips.iter().zip(answers) {
                 if answer.fresh {
                     self.note(seen, *recipient, *action);
@@ -381,6 +395,11 @@ impl Judge {
                 let body = envelope_wire::Body::decode(envelope.body().clone());
                 let body = body.map_err(|_| Reason::Malformed)?;
                 let limits = &self.engine.config.limits.message;
+                let said = body.attachments.iter().map(|attachment| attachment.size);
+                let named = envelope.manifest().attachments.iter().map(|content| content.size);
+                if !said.eq(named) {
+                    return Err(Reason::DigestMismatch);
+                }
                 body::check(&body, limits).first().map_or(Ok(()), |fault| Err(fault.reason))
             }
             SealingSuite::Unspecified => Err(Reason::UnknownSuite),

@@ -261,6 +261,13 @@ impl Links {
         next_hop(&self.peers(), self.bureau, destination, roster)
     }
 
+    /// Whether attachments may go to a peer at this time.
+    pub fn may_send_bulk(&self, peer: BureauCode, now: Timestamp) -> bool {
+        let peers = self.peers();
+        let configured = peers.get(&peer).and_then(|link| link.configured.as_ref());
+        configured.and_then(|peer| peer.bulk_hours).is_none_or(|hours| hours.contains(now))
+    }
+
     /// Every peer and what is known of its link, by code.
     pub fn statuses(&self) -> Vec<(BureauCode, Option<Peer>, LinkStatus)> {
         let peers = self.peers();
@@ -298,7 +305,11 @@ fn next_hop(
 ) -> Option<BureauCode> {
     let member = roster.member(&destination).ok()?;
     let up = |code: &BureauCode| peers.get(code).is_some_and(|link| link.session.is_some());
-    if up(&destination) {
+    let metered = |code: &BureauCode| {
+        let configured = peers.get(code).and_then(|link| link.configured.as_ref());
+        configured.is_some_and(|peer| peer.metered)
+    };
+    if up(&destination) && !metered(&destination) {
         return Some(destination);
     }
     let relays = |code: &&BureauCode| {
@@ -310,8 +321,17 @@ fn next_hop(
     // A hub passes on to members; it does not send through another what it is the hub for.
     let own_member = member.via.contains(&bureau);
     let mut hubs = member.via.iter().filter(relays).peekable();
-    if !own_member && let Some(hub) = hubs.clone().find(|hub| up(hub)) {
-        return Some(*hub);
+    if !own_member {
+        // A way that costs nothing before one that does, the straight one first among equals.
+        if let Some(hub) = hubs.clone().find(|hub| up(hub) && !metered(hub)) {
+            return Some(*hub);
+        }
+        if up(&destination) {
+            return Some(destination);
+        }
+        if let Some(hub) = hubs.clone().find(|hub| up(hub)) {
+            return Some(*hub);
+        }
     }
     if peers.contains_key(&destination) {
         return Some(destination);
@@ -394,7 +414,13 @@ mod tests {
     }
 
     fn links(bureau: &str, peers: &[&str]) -> Links {
-        let peer = |bureau: &&str| Peer { bureau: code(bureau), addresses: Vec::new(), dial: true };
+        let peer = |bureau: &&str| Peer {
+            bureau: code(bureau),
+            addresses: Vec::new(),
+            dial: true,
+            metered: false,
+            bulk_hours: None,
+        };
         Links::new(code(bureau), &peers.iter().map(peer).collect::<Vec<_>>(), now())
     }
 

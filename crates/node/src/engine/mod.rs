@@ -27,7 +27,10 @@ use std::sync::Arc;
 
 use bureau_core::{BureauCode, Reason};
 use bureau_net::Refusal;
-use bureau_store::{StoreError, contract::Store};
+use bureau_store::{
+    StoreError,
+    contract::{Arrived, Store},
+};
 
 use crate::{Config, clock::Clock, telemetry::metrics::Metrics, trust::Trust};
 
@@ -57,6 +60,12 @@ impl Engine {
     pub fn bureau(&self) -> BureauCode {
         self.config.bureau
     }
+
+    /// Whether the attachments of a message that arrived wait for a desk to release them.
+    #[must_use]
+    pub fn is_quarantined(&self, arrived: &Arrived) -> bool {
+        self.config.policy.quarantine_attachments && arrived.released.is_none()
+    }
 }
 
 /// What a store's failure is to a caller.
@@ -73,6 +82,11 @@ pub fn store_refusal(error: &StoreError) -> Refusal {
             "the disk is low; nothing new is accepted that could be lost",
         )
         .retry_after(Duration::from_secs(30)),
+        StoreError::StagingFull { .. } => Refusal::new(
+            Reason::StagingFull,
+            "attachments that no message names yet take all the room they may",
+        )
+        .retry_after(Duration::from_secs(60)),
         StoreError::OutcomeUnknown => Refusal::new(
             Reason::OutcomeUnknown,
             "the disk failed while this was written; ask again with the same request_id",

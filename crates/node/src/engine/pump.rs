@@ -5,12 +5,15 @@
 //! again on the next link.
 //!
 //! - [`cursor`]: how far each queue was read; [`shares`]: who goes next; [`pace`]: how much goes;
-//! - [`flight`]: what was sent and is not answered; [`verdict`]: what a refusal means.
+//! - [`flight`]: what was sent and is not answered; [`verdict`]: what a refusal means;
+//! - [`transfers`]: attachments, below everything else; [`drain`]: how many messages a second.
 
 mod cursor;
+mod drain;
 mod flight;
 mod pace;
 mod shares;
+mod transfers;
 mod verdict;
 
 use std::{
@@ -31,9 +34,11 @@ use tokio::{
 
 use self::{
     cursor::Cursors,
+    drain::Drain,
     flight::{Carried, Flight},
     pace::Pace,
-    shares::{CLASSES, Room, Shares},
+    shares::{ATTACHMENTS, CLASSES, Room, Shares},
+    transfers::Transfers,
 };
 use super::{
     Engine,
@@ -73,6 +78,8 @@ pub enum PumpEvent {
     ReceiptsTaken(u64),
     /// A ping was answered.
     Pong(u64),
+    /// From where on the peer needs an attachment.
+    PartTaken(wire::PartTaken),
 }
 
 /// Sends until the session ends.
@@ -102,6 +109,7 @@ struct Pump<'a> {
     /// The parcel of each lane that is being sent piece by piece.
     pieces: [Option<Pieces>; 4],
     flight: Flight,
+    transfers: Transfers,
     last_parcel: u64,
     /// Receipt batches that are not confirmed.
     batches: BTreeMap<u64, Vec<ReceiptPosition>>,
@@ -109,6 +117,7 @@ struct Pump<'a> {
     last_batch: u64,
     pace: Pace,
     shares: Shares,
+    drain: Drain,
     next_ping: Instant,
     paused_until: Option<Instant>,
     /// What waits may lead elsewhere than when last looked at.
@@ -141,12 +150,14 @@ impl<'a> Pump<'a> {
             ready: Default::default(),
             pieces: Default::default(),
             flight: Flight::default(),
+            transfers: Transfers::default(),
             last_parcel: 0,
             batches: BTreeMap::new(),
             receipt_cursors: HashMap::new(),
             last_batch: 0,
             pace: Pace::new(now),
             shares: Shares::default(),
+            drain: Drain::new(engine.config.links.messages_per_second, now),
             next_ping: now,
             paused_until: None,
             look: true,
@@ -183,7 +194,9 @@ impl<'a> Pump<'a> {
     /// When something must be looked at even if nothing happens.
     fn deadline(&self) -> Instant {
         let answer = self.flight.oldest_sent().map(|sent| sent + ANSWER_TIMEOUT);
-        let others = [answer, self.paused_until, self.pace.room_at()].into_iter().flatten();
+        let paused = [self.paused_until, self.transfers.paused_until];
+        let room = [answer, self.pace.room_at(), self.drain.filled_at()];
+        let others = room.into_iter().chain(paused).flatten();
         others.min().unwrap_or(self.next_ping).min(self.next_ping)
     }
 
@@ -191,6 +204,10 @@ impl<'a> Pump<'a> {
         let now = Instant::now();
         if self.paused_until.is_some_and(|until| until <= now) {
             self.paused_until = None;
+            self.look_again();
+        }
+        if self.transfers.paused_until.is_some_and(|until| until <= now) {
+            self.transfers.paused_until = None;
             self.look_again();
         }
         if self.flight.oldest_sent().is_some_and(|sent| sent + ANSWER_TIMEOUT <= now) {
@@ -213,13 +230,15 @@ impl<'a> Pump<'a> {
 
     /// Sends the next parcel, or a piece of one. Whether something was sent or there may be more.
     async fn send_one(&mut self) -> Result<bool, End> {
-        if self.paused_until.is_some() && self.pieces.iter().all(Option::is_none) {
-            return Ok(false);
-        }
         self.find_work();
         let mut work = [false; CLASSES];
         for (index, work) in work.iter_mut().enumerate().take(4) {
             *work = self.has_work(index).await?;
+        }
+        if let Some(work) = work.get_mut(ATTACHMENTS) {
+            let now = self.engine.clock.now();
+            *work =
+                self.transfers.has_work() && self.engine.links.may_send_bulk(self.slot.peer, now);
         }
         let sent = self.outbound.sent_bytes();
         let room = Room {
@@ -228,7 +247,10 @@ impl<'a> Pump<'a> {
         };
         let piece_bytes = self.pace.piece_bytes();
         let Some(class) = self.shares.next(work, room, piece_bytes) else { return Ok(false) };
-        let bytes = self.send_of_lane(class, piece_bytes).await?;
+        let bytes = match class {
+            ATTACHMENTS => self.send_part(piece_bytes).await?,
+            lane => self.send_of_lane(lane, piece_bytes).await?,
+        };
         self.shares.sent(class, bytes, work);
         let in_flight = u32::try_from(self.flight.parcels()).ok();
         self.engine.links.measured(self.slot, in_flight, None, self.pace.rate());
@@ -262,6 +284,9 @@ impl<'a> Pump<'a> {
             return Ok(true);
         }
         if self.paused_until.is_some() || !self.has_slot(index) {
+            return Ok(false);
+        }
+        if index > 0 && self.drain.is_empty(Instant::now()) {
             return Ok(false);
         }
         let Some(lane) = Lane::ALL.get(index).copied() else { return Ok(false) };
@@ -302,6 +327,7 @@ impl<'a> Pump<'a> {
     fn may_go(&self, queued: &Queued) -> bool {
         let entry = &queued.entry;
         !self.flight.carries(entry.message, entry.position.destination)
+            && !self.transfers.holds(entry.message)
             && entry.expires > self.engine.clock.now()
             && entry.previous_hop != Some(self.slot.peer)
     }
@@ -326,6 +352,7 @@ impl<'a> Pump<'a> {
         }
         let next = self.ready.get_mut(index).and_then(VecDeque::pop_front);
         let Some(queued) = next.filter(|queued| self.may_go(queued)) else { return Ok(0) };
+        let Some(queued) = self.is_cleared(index, queued).await? else { return Ok(0) };
         let Some(parcel) = self.parcel(queued).await? else { return Ok(0) };
         if parcel.encoded_len() <= WHOLE_PIECES * piece_bytes {
             return self.outbound.send(Kind::Parcel(parcel)).await;
@@ -366,6 +393,7 @@ impl<'a> Pump<'a> {
         tracing::debug!(event = "parcel_sent", message = %message, peer = %peer, parcel = number,
             slips = encoded.len(), bytes);
         self.flight.begin(number, message, slips, bytes);
+        self.drain.take();
         Ok(Some(wire::Parcel { number, envelope, slips: encoded, hops: entry.hops }))
     }
 
@@ -434,6 +462,10 @@ impl<'a> Pump<'a> {
             PumpEvent::Pong(number) => {
                 let round_trip = self.pace.answered(number, Instant::now());
                 self.engine.links.measured(self.slot, None, round_trip, self.pace.rate());
+                Ok(())
+            }
+            PumpEvent::PartTaken(taken) => {
+                self.part_taken(&taken);
                 Ok(())
             }
             PumpEvent::Rejected(rejection) => self.rejected(rejection).await,

@@ -92,6 +92,9 @@ pub struct SlipAnswer {
     pub fresh: bool,
 }
 
+/// The answer to each slip of a message; or why none was taken now.
+pub type ParcelAnswer = Result<Vec<SlipAnswer>, Reason>;
+
 /// A message that is given up here for one recipient.
 #[derive(Debug, Clone)]
 pub struct Farewell {
@@ -125,7 +128,7 @@ type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 #[derive(Debug)]
 enum Job {
     Submit { draft: Box<Draft>, reply: Reply<Accepted>, memory: OwnedSemaphorePermit },
-    Receive { inbound: Vec<Inbound>, reply: Reply<Vec<Vec<SlipAnswer>>> },
+    Receive { inbound: Vec<Inbound>, reply: Reply<Vec<ParcelAnswer>> },
     GiveUp { farewell: Box<Farewell>, reply: Reply<bool> },
     Acknowledge { takeover: Box<Takeover>, reply: Reply<Option<(Timestamp, DeskName, bool)>> },
 }
@@ -145,11 +148,11 @@ impl Scribe {
     }
 
     /// Signs receipts for messages that a link brought and commits both. Returns when they are
-    /// durable, with an answer for each slip.
+    /// durable, with an answer for each message.
     ///
     /// # Errors
     /// What the store refuses with: then none was taken.
-    pub async fn receive(&self, inbound: Vec<Inbound>) -> Result<Vec<Vec<SlipAnswer>>, Refusal> {
+    pub async fn receive(&self, inbound: Vec<Inbound>) -> Result<Vec<ParcelAnswer>, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.jobs.send(Job::Receive { inbound, reply }).await.map_err(|_| shutting_down())?;
         answer.await.map_err(|_| shutting_down())?

@@ -13,7 +13,11 @@ use tonic::{Code, Status};
 
 use super::{
     Engine,
-    intake::{self, Brought, pieces::Assembly},
+    intake::{
+        self, Brought,
+        parts::{self, FileEvent},
+        pieces::Assembly,
+    },
     links::Slot,
     outbound::{End, Outbound, frame},
     pump::{self, PumpEvent},
@@ -26,6 +30,8 @@ const PROTOCOL_VERSION: u32 = 1;
 pub const OUTBOUND_FRAMES_MAX: usize = 32;
 /// Receipt batches that a peer may send before they are confirmed.
 pub const RECEIPT_BATCHES_MAX: usize = 4;
+/// Parts of attachments that wait for the disk: 64 KiB each.
+const FILE_EVENTS_MAX: usize = 16;
 /// How long a peer may take to greet.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the parts of a session may take to end.
@@ -157,7 +163,9 @@ async fn up(engine: &Arc<Engine>, slot: Slot, hello: &wire::Hello, wire: Wire) -
 
     let mut end = {
         let assembly = Assembly::default();
-        let mut reader = Reader { outbound: &outbound, brought, events: &events, assembly };
+        let (files, file_events) = mpsc::channel(FILE_EVENTS_MAX);
+        let mut reader = Reader { outbound: &outbound, brought, events: &events, files, assembly };
+        let filing = parts::run(engine, peer, file_events, &outbound);
         let reading = reader.run(wire.inbound);
         let taking = intake::run(engine, peer, taken_in, &outbound, &events);
         let pumping = pump::run(engine, &slot, window, &outbound, pump_events);
@@ -169,6 +177,7 @@ async fn up(engine: &Arc<Engine>, slot: Slot, hello: &wire::Hello, wire: Wire) -
             end = reading => end,
             end = taking => end,
             end = pumping => end,
+            end = filing => end,
         }
     };
     end.was_up = true;
@@ -183,6 +192,7 @@ struct Reader<'a> {
     outbound: &'a Outbound,
     brought: mpsc::Sender<Brought>,
     events: &'a mpsc::Sender<PumpEvent>,
+    files: mpsc::Sender<FileEvent>,
     assembly: Assembly,
 }
 
@@ -225,20 +235,16 @@ impl Reader<'_> {
                 let pong = Kind::Pong(wire::Pong { number: ping.number });
                 self.outbound.send(pong).await.map(|_| ())
             }
+            Some(Kind::Offer(offer)) => self.bring_file(FileEvent::Offer(offer)).await,
+            Some(Kind::Part(part)) => self.bring_file(FileEvent::Part(part)).await,
+            Some(Kind::PartTaken(taken)) => self.tell(PumpEvent::PartTaken(taken)).await,
             Some(Kind::Pong(pong)) => self.tell(PumpEvent::Pong(pong.number)).await,
             Some(Kind::Bye(bye)) => Err(end_of_bye(&bye)),
             Some(Kind::Hello(_)) => Err(End::new(Reason::ProtocolViolation, "a second greeting")),
             // Repair and rosters over links: a peer that offers them is not answered.
-            Some(
-                Kind::Part(_)
-                | Kind::PartTaken(_)
-                | Kind::Offer(_)
-                | Kind::Need(_)
-                | Kind::Roster(_)
-                | Kind::HighWaters(_)
-                | Kind::Zstd(_),
-            )
-            | None => Ok(()),
+            Some(Kind::Need(_) | Kind::Roster(_) | Kind::HighWaters(_) | Kind::Zstd(_)) | None => {
+                Ok(())
+            }
         }
     }
 
@@ -246,6 +252,11 @@ impl Reader<'_> {
         let overrun =
             |_| End::new(Reason::ProtocolViolation, "the peer sends more than its window");
         self.brought.try_send(brought).map_err(overrun)
+    }
+
+    /// Parts wait for the disk, and what is behind them with them: the sender has few on their way.
+    async fn bring_file(&self, event: FileEvent) -> Result<(), End> {
+        self.files.send(event).await.map_err(|_| End::part_ended())
     }
 
     async fn tell(&self, event: PumpEvent) -> Result<(), End> {

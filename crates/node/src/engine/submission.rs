@@ -6,7 +6,10 @@ use bureau_core::{
     envelope::{Content, HandlingCode, Kind, SealingSuite},
 };
 use bureau_net::{FieldViolation, Refusal};
-use bureau_proto::{desk::v1::SubmitRequest, envelope::v1 as wire};
+use bureau_proto::{
+    desk::v1::{AttachmentToSend, SubmitRequest},
+    envelope::v1 as wire,
+};
 use bureau_store::contract::RequestKey;
 use bytes::Bytes;
 use prost::Message as _;
@@ -35,6 +38,8 @@ pub struct Draft {
     pub body: Bytes,
     /// Digest and size of the body.
     pub content: Content,
+    /// Digest and size of each attachment.
+    pub attachments: Vec<Content>,
     /// Who asks.
     pub desk: DeskName,
     /// The request id and the digest of the request, if it has one.
@@ -88,6 +93,7 @@ pub fn check(request: SubmitRequest, desk: &DeskName, rules: Rules<'_>) -> Resul
         }
     };
     let exercise = request.exercise;
+    let attachments = attachments(&request, rules.limits, &mut faults);
     let body = body_of(request, &recipients, desk, &mut faults);
     faults.list.extend(body::check(&body, rules.limits).into_iter().map(violation));
     if let Some(refusal) = Refusal::of_fields(faults.list) {
@@ -103,6 +109,7 @@ pub fn check(request: SubmitRequest, desk: &DeskName, rules: Rules<'_>) -> Resul
         suite: SealingSuite::Open,
         expires,
         content: Content::of(&body),
+        attachments,
         body,
         desk: desk.clone(),
         request: request_key,
@@ -142,6 +149,11 @@ fn request_key(
     let content = SubmitRequest { request_id: String::new(), ..request.clone() };
     let digest = Content::of(&content.encode_to_vec()).digest;
     Some((RequestKey { desk: desk.clone(), id: *id.as_bytes() }, digest))
+}
+
+fn description(attachment: AttachmentToSend) -> wire::AttachmentDescription {
+    let AttachmentToSend { name, media_type, size, .. } = attachment;
+    wire::AttachmentDescription { name, media_type, size }
 }
 
 fn recipients(request: &SubmitRequest, rules: Rules<'_>, faults: &mut Faults) -> Vec<BureauCode> {
@@ -196,6 +208,31 @@ fn expires(request: &SubmitRequest, rules: Rules<'_>, faults: &mut Faults) -> Ti
     expires
 }
 
+/// What is said of each attachment. Whether it is here the store will say.
+fn attachments(request: &SubmitRequest, limits: &Limits, faults: &mut Faults) -> Vec<Content> {
+    let mut contents = Vec::with_capacity(request.attachments.len().min(limits.attachments));
+    let mut seen = std::collections::HashSet::new();
+    for (index, attachment) in request.attachments.iter().take(limits.attachments).enumerate() {
+        let field = |name: &str| format!("attachments[{index}].{name}");
+        let Ok(digest) = <[u8; 32]>::try_from(attachment.digest.as_ref()) else {
+            faults.add(field("digest"), Reason::Malformed, "not a SHA-256 of 32 bytes");
+            continue;
+        };
+        if !seen.insert(digest) {
+            faults.add(field("digest"), Reason::FieldInvalid, "the same attachment stands twice");
+        }
+        if attachment.size > limits.attachment_bytes {
+            let description =
+                format!("{} bytes; the limit is {}", attachment.size, limits.attachment_bytes);
+            faults.add(field("size"), Reason::AttachmentTooLarge, description);
+        } else if attachment.size == 0 {
+            faults.add(field("size"), Reason::FieldInvalid, "an attachment has at least one byte");
+        }
+        contents.push(Content { digest, size: attachment.size });
+    }
+    contents
+}
+
 fn body_of(
     request: SubmitRequest,
     recipients: &[BureauCode],
@@ -225,7 +262,7 @@ fn body_of(
         purpose: request.purpose,
         case_reference: request.case_reference,
         visible_recipients: visible.iter().map(ToString::to_string).collect(),
-        attachments: Vec::new(),
+        attachments: request.attachments.into_iter().map(description).collect(),
         desk: desk.to_string(),
         padding: Bytes::new(),
     }

@@ -1,5 +1,6 @@
 //! The desk face: what an office or a case system says to its own bureau's node.
 
+mod files;
 mod inbox;
 mod watch;
 
@@ -8,10 +9,12 @@ use std::{pin::Pin, sync::Arc, time::Instant};
 use bureau_core::{DeskName, MessageId, Reason, ids::IdPrefix};
 use bureau_net::{FieldViolation, Refusal};
 use bureau_proto::desk::v1::{
-    AcknowledgeRequest, AcknowledgeResponse, FieldViolation as WireViolation,
-    GetInboxMessageRequest, GetInboxMessageResponse, ListInboxRequest, ListInboxResponse,
-    SubmitError, SubmitManyRequest, SubmitManyResponse, SubmitRequest, SubmitResponse,
-    TrackRequest, TrackResponse, WatchInboxRequest, WatchInboxResponse,
+    AcknowledgeRequest, AcknowledgeResponse, DownloadAttachmentRequest, DownloadAttachmentResponse,
+    FieldViolation as WireViolation, GetInboxMessageRequest, GetInboxMessageResponse,
+    GetUploadRequest, GetUploadResponse, ListInboxRequest, ListInboxResponse,
+    ReleaseAttachmentsRequest, ReleaseAttachmentsResponse, SubmitError, SubmitManyRequest,
+    SubmitManyResponse, SubmitRequest, SubmitResponse, TrackRequest, TrackResponse,
+    UploadAttachmentRequest, UploadAttachmentResponse, WatchInboxRequest, WatchInboxResponse,
     desk_service_server::DeskService, submit_many_response::Outcome,
 };
 use bureau_store::contract::Role;
@@ -66,6 +69,7 @@ impl DeskFace {
         };
         let draft = submission::check(request, desk, rules)?;
         self.check_room(&draft)?;
+        self.check_attachments(&draft.attachments).await?;
         let (lane, recipients, bytes) = (draft.lane, draft.recipients.len(), draft.body.len());
         let accepted = engine.scribe.submit(draft).await?;
         if !accepted.repeated {
@@ -269,6 +273,52 @@ impl DeskService for DeskFace {
         };
         let response = |acknowledgments| AcknowledgeResponse { acknowledgments };
         self.counted("Acknowledge", taken.map(response)).map(Response::new)
+    }
+
+    async fn upload_attachment(
+        &self,
+        request: Request<Streaming<UploadAttachmentRequest>>,
+    ) -> Result<Response<UploadAttachmentResponse>, Status> {
+        let taken = match self.access.desk(&request, Permission::Submit) {
+            Ok(desk) => self.take_upload(&desk, request.into_inner()).await,
+            Err(refusal) => Err(refusal),
+        };
+        self.counted("UploadAttachment", taken).map(Response::new)
+    }
+
+    async fn get_upload(
+        &self,
+        request: Request<GetUploadRequest>,
+    ) -> Result<Response<GetUploadResponse>, Status> {
+        let held = match self.access.desk(&request, Permission::Submit) {
+            Ok(_) => self.uploaded(&request.into_inner().digest).await,
+            Err(refusal) => Err(refusal),
+        };
+        self.counted("GetUpload", held).map(Response::new)
+    }
+
+    type DownloadAttachmentStream = Responses<DownloadAttachmentResponse>;
+
+    async fn download_attachment(
+        &self,
+        request: Request<DownloadAttachmentRequest>,
+    ) -> Result<Response<Self::DownloadAttachmentStream>, Status> {
+        let given = match self.access.desk(&request, Permission::Receive) {
+            Ok(desk) => self.give_out(&desk, request.into_inner()).await,
+            Err(refusal) => Err(refusal),
+        };
+        self.counted("DownloadAttachment", given).map(Response::new)
+    }
+
+    async fn release_attachments(
+        &self,
+        request: Request<ReleaseAttachmentsRequest>,
+    ) -> Result<Response<ReleaseAttachmentsResponse>, Status> {
+        let released = match self.access.desk(&request, Permission::Release) {
+            Ok(desk) => self.release(&desk, &request.into_inner().message_id).await,
+            Err(refusal) => Err(refusal),
+        };
+        self.counted("ReleaseAttachments", released).map(Response::new)
     }
 
     async fn track(

@@ -8,14 +8,26 @@ use bytes::Bytes;
 use prost::Message as _;
 
 /// An entry of the inbox, with its body where it was read.
-pub(super) fn inbox_message(arrived: Arrived) -> Result<desk::InboxMessage, Refusal> {
+pub(super) fn inbox_message(
+    arrived: Arrived,
+    quarantined: bool,
+) -> Result<desk::InboxMessage, Refusal> {
     let body = body_of(arrived.manifest.suite, arrived.body.clone())?;
     let expires = arrived.manifest.expires;
     let id_text = |id: &Bytes| match MessageId::from_bytes(id) {
         Ok(id) => id.to_string(),
         Err(_) => String::new(),
     };
+    let contents = arrived.manifest.attachments.iter();
+    let attachments = contents.zip(&body.attachments).map(|(content, said)| desk::Attachment {
+        name: said.name.clone(),
+        media_type: said.media_type.clone(),
+        size: content.size,
+        digest: Bytes::copy_from_slice(&content.digest),
+        quarantined,
+    });
     Ok(desk::InboxMessage {
+        attachments: attachments.collect(),
         content: body.content.clone(),
         media_type: match body.media_type.as_str() {
             "" => bureau_core::body::MEDIA_TYPE_DEFAULT.to_owned(),
@@ -53,6 +65,7 @@ fn inbox_entry(arrived: Arrived, body: &Body) -> desk::InboxEntry {
         acknowledge_time,
         acknowledge_desk,
         previous_hop: arrived.hop.to_string(),
+        attachment_count: u32::try_from(manifest.attachments.len()).unwrap_or(u32::MAX),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a store is told, and what it decides.
 
-use bureau_core::{BureauCode, DeskName, Envelope, Receipt, Slip, Timestamp, Verified};
+use bureau_core::{BureauCode, DeskName, Envelope, MessageId, Receipt, Slip, Timestamp, Verified};
 use bytes::Bytes;
 
 use super::{ReceiptPosition, RequestKey, RequestMade, Timer};
@@ -19,6 +19,17 @@ pub enum Operation {
     GiveUp(Box<GiveUp>),
     /// A desk takes a message over.
     Acknowledge(Box<Acknowledge>),
+    /// A desk releases the attachments of a message that arrived.
+    ReleaseAttachments {
+        /// The message.
+        message: MessageId,
+        /// For whom it is: this bureau.
+        recipient: BureauCode,
+        /// The desk.
+        desk: DeskName,
+        /// When.
+        now: Timestamp,
+    },
     /// Outgoing receipts are durable at the next hop.
     ReceiptsTaken(Vec<ReceiptPosition>),
     /// A timer was handled. A [`TimerKind::Forget`](super::TimerKind::Forget) timer also forgets its messages; one that
@@ -145,7 +156,17 @@ pub enum Outcome {
         /// Whether by this call.
         fresh: bool,
     },
-    /// [`Operation::Acknowledge`]: no such message in the inbox.
+    /// [`Operation::ReleaseAttachments`]: since when and by whom they are released. `fresh` where
+    /// that is this call.
+    Released {
+        /// When they were first released.
+        time: Timestamp,
+        /// By which desk.
+        desk: DeskName,
+        /// Whether by this call.
+        fresh: bool,
+    },
+    /// [`Operation::Acknowledge`], [`Operation::ReleaseAttachments`]: no such message in the inbox.
     NotFound,
     /// [`Operation::ReceiptsTaken`], [`Operation::TimerHandled`].
     Done,

@@ -161,6 +161,8 @@ pub struct Arrived {
     pub delivered: Timestamp,
     /// When and by which desk it was acknowledged.
     pub acknowledged: Option<(Timestamp, DeskName)>,
+    /// When and by which desk its attachments were released.
+    pub released: Option<(Timestamp, DeskName)>,
 }
 
 /// What this node is to a (message, recipient).

@@ -1,6 +1,9 @@
 //! How it ends: given up, acknowledged, expired, forgotten.
 
-use bureau_core::{MessageId, Timestamp, limits::MEMORY_AFTER_EXPIRY_MS, receipt::ReceiptKind};
+use bureau_core::{
+    BureauCode, DeskName, MessageId, Timestamp, limits::MEMORY_AFTER_EXPIRY_MS,
+    receipt::ReceiptKind,
+};
 use bytes::Bytes;
 
 use super::{Note, TICK_MS, Writing};
@@ -80,6 +83,31 @@ impl Writing<'_, '_> {
         }
         self.notes.push(Note::Time(now));
         Ok(Outcome::Acknowledged { time: now, desk, fresh: true })
+    }
+
+    pub(super) fn release_attachments(
+        &mut self,
+        message: &MessageId,
+        recipient: &BureauCode,
+        desk: DeskName,
+        now: Timestamp,
+    ) -> Result<Outcome, StoreError> {
+        let track = self.track(message, recipient)?.filter(|track| track.inbox_number > 0);
+        let Some(track) = track else { return Ok(Outcome::NotFound) };
+        for key in [keys::inbox(track.inbox_number), keys::acknowledged(track.inbox_number)] {
+            let Some(mut arrived) = self.read::<InboxRecord>(&key)? else { continue };
+            if arrived.released_ms > 0 {
+                let desk = arrived.released_desk.parse().unwrap_or(desk);
+                let time = Timestamp::from_ms(arrived.released_ms);
+                return Ok(Outcome::Released { time, desk, fresh: false });
+            }
+            arrived.released_ms = now.as_ms();
+            arrived.released_desk = desk.to_string();
+            self.write(key, &arrived);
+            self.notes.push(Note::Time(now));
+            return Ok(Outcome::Released { time: now, desk, fresh: true });
+        }
+        Ok(Outcome::NotFound)
     }
 
     pub(super) fn timer_handled(

@@ -42,19 +42,23 @@ impl Verdict {
     }
 }
 
+/// The reason, fit for a log and a receipt.
+fn clean(rejection: &wire::Rejection) -> String {
+    rejection.reason.chars().filter(char::is_ascii_graphic).take(64).collect()
+}
+
 impl Pump<'_> {
     /// The peer does not take a parcel, or a slip of it.
     pub(super) async fn rejected(&mut self, rejection: wire::Rejection) -> Result<(), End> {
         let Some((message, slips)) = self.flight.parcel(rejection.parcel_number) else {
-            return Ok(());
+            return self.rejected_offer(&rejection).await;
         };
         let concerned = match rejection.recipient.parse() {
             Ok(recipient) => vec![recipient],
             Err(_) => slips,
         };
         let peer = self.slot.peer;
-        let reason: String =
-            rejection.reason.chars().filter(char::is_ascii_graphic).take(64).collect();
+        let reason = clean(&rejection);
         tracing::warn!(event = "parcel_refused_by_peer", message = %message, peer = %peer,
             reason = %reason, retryable = rejection.retryable);
         let verdict = Verdict::of(&rejection, &reason);
@@ -71,6 +75,37 @@ impl Pump<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The peer does not take the attachments of a message.
+    async fn rejected_offer(&mut self, rejection: &wire::Rejection) -> Result<(), End> {
+        let Some(queued) = self.offer_rejected(rejection.parcel_number) else { return Ok(()) };
+        let (entry, peer) = (&queued.entry, self.slot.peer);
+        let reason = clean(rejection);
+        tracing::warn!(event = "offer_refused_by_peer", message = %entry.message, peer = %peer,
+            reason = %reason, retryable = rejection.retryable);
+        match Verdict::of(rejection, &reason) {
+            Verdict::Later => {
+                // Only attachments wait: what has none goes on.
+                self.transfers.paused_until = Some(Instant::now() + LATER);
+                self.cursors.rewind(entry.position);
+                Ok(())
+            }
+            Verdict::Keep => Ok(()),
+            Verdict::Never => {
+                let others = self.engine.store.queued_slips(entry.message).await;
+                let others = others.map_err(|error| End::of_store(&error))?;
+                let roster = self.engine.trust.roster();
+                for other in others {
+                    let destination = other.position.destination;
+                    if self.engine.links.next_hop(destination, &roster) == Some(peer) {
+                        let carried = Carried { position: other.position, slip_digest: None };
+                        self.give_up(entry.message, destination, carried, &reason).await?;
+                    }
+                }
+                Ok(())
+            }
+        }
     }
 
     async fn give_up(

@@ -1,5 +1,6 @@
 //! One group of the scribe: jobs in, signed operations out, and the way back for the answers.
 
+use bureau_core::Reason;
 use bureau_core::{
     BureauCode, DeskName, Epoch, Manifest, MessageId, Receipt, Signer, Slip, Timestamp,
     limits::NONCE_BYTES,
@@ -20,8 +21,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::machine::Machine;
 use super::{
-    Accepted, Draft, Farewell, Heads, Inbound, Job, Reply, SlipAnswer, Takeover, repeated, reused,
-    store_refusal, unexpected,
+    Accepted, Draft, Farewell, Heads, Inbound, Job, ParcelAnswer, Reply, SlipAnswer, Takeover,
+    repeated, reused, store_refusal, unexpected,
 };
 
 /// Bodies above this are written to files before their group enters the store.
@@ -50,7 +51,7 @@ enum Waiting {
     },
     Receive {
         receipts: Vec<Vec<Answer>>,
-        reply: Reply<Vec<Vec<SlipAnswer>>>,
+        reply: Reply<Vec<ParcelAnswer>>,
     },
     GiveUp(Reply<bool>),
     Acknowledge(Reply<Option<(Timestamp, DeskName, bool)>>),
@@ -73,7 +74,7 @@ enum Open {
     },
     Receive {
         inbound: Vec<(Inbound, Vec<Ticket<Receipt>>)>,
-        reply: Reply<Vec<Vec<SlipAnswer>>>,
+        reply: Reply<Vec<ParcelAnswer>>,
     },
     GiveUp {
         receipt: Ticket<Receipt>,
@@ -185,7 +186,7 @@ impl Scene<'_> {
             exercise: draft.exercise,
             handling: draft.handling,
             body: draft.content,
-            attachments: Vec::new(),
+            attachments: draft.attachments.clone(),
             key_commitment: Bytes::new(),
         };
         let network = self.signer.network();
@@ -387,6 +388,7 @@ impl Waiting {
                 Outcome::Accepted => Ok(accepted),
                 Outcome::RequestRepeated(made) => Ok(repeated(&made)),
                 Outcome::RequestReused => Err(reused()),
+                Outcome::AttachmentMissing => Err(missing()),
                 other => Err(unexpected(&other)),
             })),
             Self::GiveUp(reply) => drop(reply.send(match next() {
@@ -402,7 +404,8 @@ impl Waiting {
                 let answers: Result<Vec<_>, Refusal> = receipts
                     .into_iter()
                     .map(|answers| match next() {
-                        Outcome::Received(received) => answer(answers, received, signer),
+                        Outcome::Received(received) => answer(answers, received, signer).map(Ok),
+                        Outcome::AttachmentMissing => Ok(Err(Reason::AttachmentMissing)),
                         other => Err(unexpected(&other)),
                     })
                     .collect();
@@ -432,7 +435,11 @@ fn answer(
     answers.into_iter().zip(received).map(one).collect()
 }
 
+fn missing() -> Refusal {
+    Refusal::new(Reason::AttachmentMissing, "an attachment is not here any more; upload it again")
+}
+
 fn sign_refusal(error: SignError) -> Refusal {
     tracing::error!(event = "sign_failed", error = %error);
-    Refusal::new(bureau_core::Reason::Internal, "nothing can be signed now; nothing was accepted")
+    Refusal::new(Reason::Internal, "nothing can be signed now; nothing was accepted")
 }

@@ -33,7 +33,8 @@ impl DeskFace {
         let entries: Result<Vec<_>, Refusal> = arrived
             .into_iter()
             .filter_map(|arrived| {
-                message::inbox_message(arrived).map(|shown| shown.entry).transpose()
+                let quarantined = self.engine.is_quarantined(&arrived);
+                message::inbox_message(arrived, quarantined).map(|shown| shown.entry).transpose()
             })
             .collect();
         Ok(ListInboxResponse { entries: entries?, next_page_token: last.unwrap_or_default() })
@@ -42,11 +43,12 @@ impl DeskFace {
     pub(super) async fn show(&self, desk: &DeskName, text: &str) -> Result<InboxMessage, Refusal> {
         let arrived = self.arrived(text).await?;
         tracing::info!(event = "message_read", message = %arrived.message, desk = %desk);
-        message::inbox_message(arrived)
+        let quarantined = self.engine.is_quarantined(&arrived);
+        message::inbox_message(arrived, quarantined)
     }
 
     /// The message that a text names: an id, a prefix of one, or `#` and an inbox number.
-    async fn arrived(&self, text: &str) -> Result<Arrived, Refusal> {
+    pub(super) async fn arrived(&self, text: &str) -> Result<Arrived, Refusal> {
         let store = &self.engine.store;
         let found = match text.strip_prefix('#') {
             Some(number) => {

@@ -51,7 +51,8 @@ impl Watch {
     async fn next(&mut self) -> Option<Result<WatchInboxResponse, Refusal>> {
         loop {
             if let Some(arrived) = self.read.pop_front() {
-                let message = message::inbox_message(arrived);
+                let quarantined = self.engine.is_quarantined(&arrived);
+                let message = message::inbox_message(arrived, quarantined);
                 return Some(message.map(|message| response(Event::Message(message))));
             }
             let read = self.engine.store.inbox(self.after, READ_MAX, false, true).await;

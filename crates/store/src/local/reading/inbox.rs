@@ -90,6 +90,13 @@ impl<D: Disk, I: Index> Reading<D, I> {
                 Some((Timestamp::from_ms(ms), desk))
             }
         };
+        let released = match record.released_ms {
+            0 => None,
+            ms => {
+                let desk = record.released_desk.parse().map_err(|_| damaged())?;
+                Some((Timestamp::from_ms(ms), desk))
+            }
+        };
         Ok(Some(Arrived {
             number: keys::last_number(key).ok_or_else(damaged)?,
             message,
@@ -99,6 +106,7 @@ impl<D: Disk, I: Index> Reading<D, I> {
             hop: record.hop.parse().map_err(|_| damaged())?,
             delivered: Timestamp::from_ms(record.delivered_ms),
             acknowledged,
+            released,
         }))
     }
 }
