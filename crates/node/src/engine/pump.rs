@@ -4,9 +4,9 @@
 //! The queue itself is the store's: a cut costs nothing but what was in flight, and that comes
 //! again on the next link.
 //!
-//! - [`cursor`]: how far each queue was read; [`shares`]: who goes next; [`pace`]: how much goes;
-//! - [`flight`]: what was sent and is not answered; [`verdict`]: what a refusal means;
-//! - [`transfers`]: attachments, below everything else; [`drain`]: how many messages a second.
+//! - `cursor`: how far each queue was read; `shares`: who goes next; `pace`: how much goes;
+//! - `flight`: what was sent and is not answered; `verdict`: what a refusal means;
+//! - `transfers`: attachments, below everything else; `drain`: how many messages a second.
 
 mod cursor;
 mod drain;
