@@ -141,12 +141,26 @@ fn spoiled(actor: &Actor) -> Vec<(&'static str, Draft)> {
     let padding = vec![b'x'; 1024 * 1024 + 64 * 1024];
     let padded = envelope::Body { padding: padding.into(), ..open_body() };
     all.push(("BODY_TOO_LARGE", Draft::of(actor, padded.encode_to_vec().into())));
-    // This version carries none: a message whose attachment never comes must not be delivered.
-    let mut attached = Draft::new(actor);
-    let attachment = envelope::Content { digest: vec![1; 32].into(), size: 9 };
-    attached.manifest.attachments = vec![attachment];
-    all.push(("TOO_MANY_ATTACHMENTS", attached));
+    all.push(("ATTACHMENT_MISSING", attached(actor, 1, vec![said(9)])));
     all
+}
+
+/// A message that names an attachment which no link brought: it must not be delivered without.
+fn attached(actor: &Actor, digest: u8, said: Vec<envelope::AttachmentDescription>) -> Draft {
+    let body = envelope::Body { attachments: said, ..open_body() };
+    let mut draft = Draft::of(actor, body.encode_to_vec().into());
+    draft.manifest.attachments =
+        vec![envelope::Content { digest: vec![digest; 32].into(), size: 9 }];
+    draft
+}
+
+/// What a body says of an attachment.
+fn said(size: u64) -> envelope::AttachmentDescription {
+    envelope::AttachmentDescription {
+        name: "a.txt".into(),
+        size,
+        ..envelope::AttachmentDescription::default()
+    }
 }
 
 fn open_body() -> envelope::Body {
@@ -174,6 +188,10 @@ fn refused_bodies(actor: &Actor) -> Vec<(&'static str, Draft)> {
     let mut all: Vec<_> =
         bodies.into_iter().map(|(reason, body)| (reason, draft(body.encode_to_vec()))).collect();
     all.push(("REFUSED MALFORMED", draft(after(&[0xff; 9]))));
+    // Manifest and body of one message say different things of its attachments.
+    all.push(("REFUSED DIGEST_MISMATCH", attached(actor, 2, Vec::new())));
+    all.push(("REFUSED DIGEST_MISMATCH", attached(actor, 2, vec![said(8)])));
+    all.push(("REFUSED DIGEST_MISMATCH", attached(actor, 2, vec![said(9), said(9)])));
     let subject = raw::field(2, &after(&[0xff]));
     all.push(("REFUSED MALFORMED", draft([open_body().encode_to_vec(), subject].concat())));
     all

@@ -221,11 +221,13 @@ impl Hours {
             let (hours, minutes) = text.split_once(':')?;
             let two = |text: &str| (text.len() == 2).then(|| text.parse::<u32>().ok()).flatten();
             let (hours, minutes) = (two(hours)?, two(minutes)?);
-            (hours < 24 && minutes < 60).then_some(hours * 60 + minutes)
+            ((hours < 24 && minutes < 60) || (hours, minutes) == (24, 0))
+                .then_some(hours * 60 + minutes)
         };
         let (from, to) = text.split_once('-')?;
         let hours = Self { from_minute: minute(from)?, to_minute: minute(to)? };
-        (hours.from_minute != hours.to_minute).then_some(hours)
+        let is_time = hours.from_minute < 24 * 60 && hours.from_minute != hours.to_minute;
+        is_time.then_some(hours)
     }
 
     /// Whether a moment is within it.

@@ -126,7 +126,7 @@ fn an_unknown_option_is_named_with_its_line_and_the_known_ones() {
     let fault = &error.faults[0];
     assert_eq!((error.faults.len(), fault.line), (1, Some(25)));
     assert_eq!((&*fault.field, &*fault.problem), ("limits.body_byte", "unknown option"));
-    assert!(fault.cure.starts_with("known here: body_bytes, recipients, "), "{}", fault.cure);
+    assert!(fault.cure.starts_with("known here: body_bytes, attachments, "), "{}", fault.cure);
     let error = load(with("[log]\nlevels = \"info\"\n")).unwrap_err();
     assert_eq!(error.faults[0].cure, "known here: format, level");
     assert_eq!(

@@ -1,6 +1,6 @@
 //! A message of this bureau: request, content, queue, track, heads, timer, as one.
 
-use bureau_core::Timestamp;
+use bureau_core::{BureauCode, Lane, MessageId, Timestamp};
 use bytes::Bytes;
 
 use super::Writing;
@@ -45,7 +45,6 @@ impl Writing<'_, '_> {
         let fan_out = u32::try_from(slips.len()).unwrap_or(u32::MAX);
         let size = (message.signed_manifest.len() + envelope.body().len()) as u64;
         for (slip, sequence) in &slips {
-            let recipient = slip.label().recipient;
             let queued = QueueRecord {
                 message: Bytes::copy_from_slice(&id.0),
                 slip: slip.encode(),
@@ -59,29 +58,41 @@ impl Writing<'_, '_> {
                 previous_hop: String::new(),
                 attachments: message.attachments,
             };
-            let queue_number = self.enqueue(recipient, manifest.lane, &queued);
-            let track = TrackRecord {
-                role: role_number(Role::Origin),
-                state: state_number(State::Queued),
-                slip: Bytes::copy_from_slice(&slip.digest()),
-                origin: manifest.origin.to_string(),
-                expires_ms: manifest.expires.as_ms(),
-                queue_number,
-                lane: manifest.lane as u32,
-                ..TrackRecord::default()
-            };
-            self.write(keys::track(&id, &recipient), &track);
-            // A head never goes back, in whatever order groups are committed.
-            let head_key = keys::head(&recipient, manifest.lane);
-            let head = self.read::<HeadRecord>(&head_key)?.unwrap_or_default();
-            if *sequence > head.sequence {
-                let slip = Bytes::copy_from_slice(&slip.digest());
-                self.write(head_key, &HeadRecord { sequence: *sequence, slip });
-            }
+            self.send(&id, slip.label().recipient, manifest.lane, &queued, *sequence)?;
         }
         self.set_timer(manifest.expires, TimerKind::Expire, id)?;
         self.notes.push(super::Note::Time(now));
         Ok(Outcome::Accepted)
+    }
+
+    /// Queues one slip, and keeps what is known of it.
+    fn send(
+        &mut self,
+        id: &MessageId,
+        recipient: BureauCode,
+        lane: Lane,
+        queued: &QueueRecord,
+        sequence: u64,
+    ) -> Result<(), StoreError> {
+        let queue_number = self.enqueue(recipient, lane, queued);
+        let track = TrackRecord {
+            role: role_number(Role::Origin),
+            state: state_number(State::Queued),
+            slip: queued.slip_digest.clone(),
+            origin: queued.origin.clone(),
+            expires_ms: queued.expires_ms,
+            queue_number,
+            lane: lane as u32,
+            ..TrackRecord::default()
+        };
+        self.write(keys::track(id, &recipient), &track);
+        // A head never goes back, in whatever order groups are committed.
+        let head_key = keys::head(&recipient, lane);
+        let head = self.read::<HeadRecord>(&head_key)?.unwrap_or_default();
+        if sequence > head.sequence {
+            self.write(head_key, &HeadRecord { sequence, slip: queued.slip_digest.clone() });
+        }
+        Ok(())
     }
 }
 
