@@ -109,13 +109,22 @@ pub enum SignError {
     ForeignTicket,
 }
 
+/// Fills bytes by chance; `false` where there is none to give.
+type Chance = dyn Fn(&mut [u8]) -> bool + Send + Sync;
+
 /// Signs as one bureau.
-#[derive(Debug)]
 pub struct Signer {
     network: NetworkName,
     bureau: String,
     key: SigningKey,
     public: PublicKey,
+    chance: Box<Chance>,
+}
+
+impl std::fmt::Debug for Signer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signer").field("bureau", &self.bureau).finish_non_exhaustive()
+    }
 }
 
 impl Signer {
@@ -123,7 +132,15 @@ impl Signer {
     #[must_use]
     pub fn new(network: NetworkName, bureau: BureauCode, key: SigningKey) -> Self {
         let public = key.public();
-        Self { network, bureau: bureau.as_str().to_owned(), key, public }
+        let chance = Box::new(|bytes: &mut [u8]| getrandom::fill(bytes).is_ok());
+        Self { network, bureau: bureau.as_str().to_owned(), key, public, chance }
+    }
+
+    /// The same signer with salts from elsewhere than the system: for a simulation that must be
+    /// repeated, and for nothing else, because who knows the salts can guess at what is signed.
+    #[must_use]
+    pub fn with_chance(self, chance: impl Fn(&mut [u8]) -> bool + Send + Sync + 'static) -> Self {
+        Self { chance: Box::new(chance), ..self }
     }
 
     /// The network's name.
@@ -154,7 +171,9 @@ impl Signer {
         };
         let salts = items.len() * SALT_BYTES;
         let mut random = vec![0; salts + merkle::HEIGHT_MAX * size_of::<Hash>()];
-        getrandom::fill(&mut random).map_err(|_| SignError::NoRandom)?;
+        if !(self.chance)(&mut random) {
+            return Err(SignError::NoRandom);
+        }
         let random = Bytes::from(random);
         let mut fill = [Hash::default(); merkle::HEIGHT_MAX];
         fill.as_flattened_mut().copy_from_slice(&random[salts..]);

@@ -16,7 +16,7 @@ use crate::{
     Config,
     clock::{Clock, system_time},
     config::ConfigError,
-    engine::{Engine, dialer, links::Links, machine::Machine, scribe, timers},
+    engine::{Engine, Parts, machine::Machine, scribe},
     telemetry::{log, metrics::Metrics},
     trust::{Trust, TrustError},
 };
@@ -273,22 +273,11 @@ async fn build(
     store: Arc<dyn Store>,
     metrics: Metrics,
 ) -> Result<(Arc<Engine>, scribe::Worker), ServeError> {
-    let clock = Arc::new(Clock::new(store.latest_time()));
+    let clock = Clock::new(store.latest_time());
     if clock.behind_ms() > bureau_core::limits::CLOCK_SKEW_MS_MAX {
         tracing::error!(event = "clock_behind", behind_ms = clock.behind_ms());
     }
-    let machine = Arc::new(Machine::default());
-    let (scribe, worker) = scribe::scribe(
-        Arc::clone(&store),
-        Arc::clone(&trust),
-        Arc::clone(&clock),
-        metrics.clone(),
-        config.bureau,
-        Arc::clone(&machine),
-    )
-    .await?;
-    let links = Arc::new(Links::new(config.bureau, &config.peers, clock.now()));
-    let config = Arc::clone(config);
-    let engine = Arc::new(Engine { config, clock, trust, store, scribe, links, metrics, machine });
-    Ok((engine, worker))
+    let (config, machine) = (Arc::clone(config), Arc::new(Machine::default()));
+    let parts = Parts { config, clock, trust, store, metrics, machine };
+    Ok(parts.assemble().await?)
 }

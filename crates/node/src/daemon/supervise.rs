@@ -8,13 +8,13 @@ use bureau_store::Progress;
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{broadcast::error::RecvError, watch},
+    sync::watch,
     task::JoinHandle,
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Engine, ServeError, dialer, faces::Faces, timers};
+use super::{Engine, ServeError, faces::Faces};
 use crate::{engine::links::LinkState, telemetry::metrics::Gauges};
 
 /// Of the time that ending may take, so much of ten parts is for links, faces, scribe and store,
@@ -62,13 +62,9 @@ pub(super) struct Serving {
 impl Serving {
     /// Starts what runs beside the faces.
     pub(super) fn spawn(&self, dialer: Dialer) {
-        let engine = || Arc::clone(&self.engine);
-        for peer in self.engine.config.peers.iter().filter(|peer| peer.dial) {
-            let dialing = dialer::run(engine(), dialer.clone(), peer.clone(), self.stop.clone());
-            self.tasks.spawn(dialing);
+        for task in self.engine.tasks(&dialer, &self.stop) {
+            self.tasks.spawn(task);
         }
-        self.tasks.spawn(timers::run(engine(), self.stop.clone()));
-        self.tasks.spawn(wake_links(engine(), self.stop.clone()));
         // Weak: the engine holds the metrics.
         let (watched, tls) = (Arc::downgrade(&self.engine), Arc::clone(&self.tls));
         self.engine.metrics.on_scrape(move |gauges| {
@@ -121,23 +117,6 @@ impl Serving {
             Ok(Err(error)) => tracing::error!(event = "store_close_failed", error = %error),
             // Nothing is lost: the journal has it; the next start replays.
             Err(_elapsed) => tracing::warn!(event = "drain_overrun", what = "store"),
-        }
-    }
-}
-
-/// Tells the links what new there is to send.
-async fn wake_links(engine: Arc<Engine>, stop: CancellationToken) {
-    let mut changes = engine.store.changes();
-    loop {
-        let change = tokio::select! {
-            () = stop.cancelled() => return,
-            change = changes.recv() => change,
-        };
-        match change {
-            Ok(change) if change.destinations.is_empty() => {}
-            Ok(change) => engine.links.wake(&change.destinations, &engine.trust.roster()),
-            Err(RecvError::Lagged(_)) => engine.links.wake_all(),
-            Err(RecvError::Closed) => return,
         }
     }
 }

@@ -1,7 +1,10 @@
 //! How a link comes up: dial, greet, run; after a failure wait longer and longer, each time a
 //! random while, and not at all once the peer was heard from.
+//!
+//! When to dial is decided here; how a connection comes about is behind [`Connect`], so that a
+//! simulation can give its own.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use bureau_core::{BureauCode, Reason};
 use bureau_net::{Dialer, Target};
@@ -19,18 +22,46 @@ use super::{
 };
 use crate::config::Peer;
 
+/// How a connection to a node of a peer comes about.
+pub trait Connect: Send + Sync {
+    /// Calls an address of a peer: who answered, and the stream to it.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn open(
+        &self,
+        engine: &Engine,
+        peer: BureauCode,
+        address: String,
+    ) -> impl Future<Output = Result<(PeerName, Wire), End>> + Send;
+}
+
+impl Connect for Dialer {
+    async fn open(
+        &self,
+        engine: &Engine,
+        peer: BureauCode,
+        address: String,
+    ) -> Result<(PeerName, Wire), End> {
+        let network = engine.config.network.clone();
+        open(engine, self, &Target { address, network, bureau: peer }).await
+    }
+}
+
 /// Keeps the link to a peer up until it is cancelled.
-pub async fn run(engine: Arc<Engine>, dialer: Dialer, peer: Peer, cancel: CancellationToken) {
+pub async fn run(engine: Arc<Engine>, dialer: impl Connect, peer: Peer, cancel: CancellationToken) {
     let Some(changed) = engine.links.changed(peer.bureau) else { return };
     loop {
         // Up already: by the peer's own call.
         if engine.links.is_up(peer.bureau) {
             tokio::select! {
+                biased;
                 () = cancel.cancelled() => return,
                 () = changed.notified() => continue,
             }
         }
         let end = tokio::select! {
+            biased;
             () = cancel.cancelled() => return,
             end = attempt(&engine, &dialer, &peer, &cancel) => end,
         };
@@ -56,6 +87,7 @@ pub async fn run(engine: Arc<Engine>, dialer: Dialer, peer: Peer, cancel: Cancel
         let wait_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
         engine.links.next_attempt(peer.bureau, now.plus_ms(wait_ms));
         tokio::select! {
+            biased;
             () = cancel.cancelled() => return,
             () = changed.notified() => {}
             () = tokio::time::sleep(wait) => {}
@@ -74,7 +106,7 @@ fn backoff(engine: &Engine, attempts: u32) -> Duration {
 
 async fn attempt(
     engine: &Arc<Engine>,
-    dialer: &Dialer,
+    dialer: &impl Connect,
     peer: &Peer,
     cancel: &CancellationToken,
 ) -> End {
@@ -86,9 +118,7 @@ async fn attempt(
         }
         engine.links.connecting(peer.bureau, engine.clock.now());
         engine.metrics.connect_attempt(peer.bureau);
-        let network = engine.config.network.clone();
-        let target = Target { address, network, bureau: peer.bureau };
-        end = match open(engine, dialer, &target).await {
+        end = match dialer.open(engine, peer.bureau, address).await {
             Ok((name, wire)) => session::run(engine, name, engine.bureau(), wire).await,
             Err(end) => end,
         };

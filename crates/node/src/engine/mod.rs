@@ -6,7 +6,7 @@
 //! - [`links`]: the peers, their links, and which one leads where;
 //! - [`session`]: one link while it is up; [`pump`]: what it sends; [`outbound`]: its way out;
 //! - [`dialer`]: how a link comes up;
-//! - [`timers`]: expiry and forgetting;
+//! - [`timers`]: expiry and forgetting; [`wake`]: what is new is told to the links;
 //! - [`quota`]: how much one desk may ask for;
 //! - [`machine`]: chance, and a place for long work.
 
@@ -22,8 +22,9 @@ pub mod session;
 mod squeeze;
 pub mod submission;
 pub mod timers;
+pub mod wake;
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use bureau_core::{BureauCode, Reason};
 use bureau_net::Refusal;
@@ -32,7 +33,51 @@ use bureau_store::{
     contract::{Arrived, Store},
 };
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{Config, clock::Clock, telemetry::metrics::Metrics, trust::Trust};
+
+/// Something that runs while a node serves.
+pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What a node is made of, before it runs.
+pub struct Parts {
+    /// The configuration it is started with.
+    pub config: Arc<Config>,
+    /// What time it is.
+    pub clock: Clock,
+    /// Whom it believes, and as whom it speaks.
+    pub trust: Arc<Trust>,
+    /// What is on disk.
+    pub store: Arc<dyn Store>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Where it runs.
+    pub machine: Arc<machine::Machine>,
+}
+
+impl Parts {
+    /// Puts the engine together, with the task that must be run for its scribe.
+    ///
+    /// # Errors
+    /// What reading the store fails with.
+    pub async fn assemble(self) -> Result<(Arc<Engine>, scribe::Worker), StoreError> {
+        let Self { config, clock, trust, store, metrics, machine } = self;
+        let clock = Arc::new(clock);
+        let (scribe, worker) = scribe::scribe(
+            Arc::clone(&store),
+            Arc::clone(&trust),
+            Arc::clone(&clock),
+            metrics.clone(),
+            config.bureau,
+            Arc::clone(&machine),
+        )
+        .await?;
+        let links = Arc::new(links::Links::new(config.bureau, &config.peers, clock.now()));
+        let engine = Engine { config, clock, trust, store, scribe, links, metrics, machine };
+        Ok((Arc::new(engine), worker))
+    }
+}
 
 /// What every part of the engine needs.
 pub struct Engine {
@@ -59,6 +104,24 @@ impl Engine {
     #[must_use]
     pub fn bureau(&self) -> BureauCode {
         self.config.bureau
+    }
+
+    /// Everything that runs while the node serves, beside its scribe and the links that others
+    /// dial. Each ends when `stop` is cancelled.
+    pub fn tasks<C>(self: &Arc<Self>, connect: &C, stop: &CancellationToken) -> Vec<Task>
+    where
+        C: dialer::Connect + Clone + 'static,
+    {
+        let engine = || Arc::clone(self);
+        let mut tasks: Vec<Task> = vec![
+            Box::pin(timers::run(engine(), stop.clone())),
+            Box::pin(wake::run(engine(), stop.clone())),
+        ];
+        for peer in self.config.peers.iter().filter(|peer| peer.dial) {
+            let dialing = dialer::run(engine(), connect.clone(), peer.clone(), stop.clone());
+            tasks.push(Box::pin(dialing));
+        }
+        tasks
     }
 
     /// Whether the attachments of a message that arrived wait for a desk to release them.

@@ -177,6 +177,7 @@ impl<'a> Pump<'a> {
             self.ping_if_due().await?;
             let deadline = self.deadline();
             tokio::select! {
+                biased;
                 event = events.recv() => {
                     self.take(event.ok_or_else(End::part_ended)?).await?;
                 }

@@ -26,6 +26,7 @@ pub async fn run(engine: Arc<Engine>, cancel: CancellationToken) {
         };
         let wait = if more { Duration::ZERO } else { PERIOD };
         tokio::select! {
+            biased;
             () = cancel.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
         }
