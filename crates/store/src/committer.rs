@@ -2,6 +2,8 @@
 //! resolved, appends it to the journal and syncs; another applies it to the index and only then
 //! answers. The next group is synced while the last one is applied.
 
+#[cfg(any(test, feature = "sim"))]
+mod in_order;
 mod transaction;
 
 use std::{
@@ -21,6 +23,7 @@ pub(crate) use self::transaction::Transaction;
 use crate::{
     StoreError,
     disk::Disk,
+    hands::Hands,
     index::{Index, VALUE_BYTES_MAX},
     journal::{Journal, Write},
 };
@@ -80,6 +83,9 @@ pub(crate) struct Committer<R: Resolver> {
     requests: std::sync::Mutex<Option<mpsc::Sender<Request<R>>>>,
     health: watch::Receiver<Health>,
     threads: std::sync::Mutex<Vec<JoinHandle<()>>>,
+    /// In their place, in a simulation.
+    #[cfg(any(test, feature = "sim"))]
+    tasks: std::sync::Mutex<Vec<tokio::task::JoinHandle<()>>>,
     appended: Arc<AtomicU64>,
     segment: Arc<AtomicU64>,
 }
@@ -90,9 +96,15 @@ impl<R: Resolver> Committer<R> {
         index: Arc<I>,
         resolver: R,
         observer: impl Observer<R::Outcome>,
+        hands: &Hands,
     ) -> Result<Self, StoreError> {
         let (requests, waiting) = mpsc::channel(WAITING_MAX);
-        let (resolved, unapplied) = sync_channel(UNAPPLIED_MAX);
+        let unapplied_max = match hands {
+            Hands::Threads => UNAPPLIED_MAX,
+            #[cfg(any(test, feature = "sim"))]
+            Hands::InOrder(_) => in_order::GROUPS_MAX,
+        };
+        let (resolved, unapplied) = sync_channel(unapplied_max);
         let (unhealthy, health) = watch::channel(Health::Good);
         let (health_of_writer, health_of_applier) = (unhealthy.clone(), unhealthy.clone());
         let applied = Arc::new(AtomicU64::new(journal.last()));
@@ -113,13 +125,29 @@ impl<R: Resolver> Committer<R> {
             segment: Arc::clone(&segment),
         };
         let applier = Applier { index, observer, applied, unhealthy };
-        let threads = vec![
-            guarded("store-commit", &health_of_writer, move || writer.run(waiting))?,
-            guarded("store-apply", &health_of_applier, move || applier.run(unapplied))?,
-        ];
+        #[cfg(any(test, feature = "sim"))]
+        let mut tasks = Vec::new();
+        let threads = match hands {
+            Hands::Threads => vec![
+                guarded("store-commit", &health_of_writer, move || writer.run(waiting))?,
+                guarded("store-apply", &health_of_applier, move || applier.run(unapplied))?,
+            ],
+            #[cfg(any(test, feature = "sim"))]
+            Hands::InOrder(order) => {
+                tasks = in_order::start(writer, applier, waiting, unapplied, order);
+                Vec::new()
+            }
+        };
         let requests = std::sync::Mutex::new(Some(requests));
-        let threads = std::sync::Mutex::new(threads);
-        Ok(Self { requests, health, threads, appended, segment })
+        Ok(Self {
+            requests,
+            health,
+            threads: std::sync::Mutex::new(threads),
+            #[cfg(any(test, feature = "sim"))]
+            tasks: std::sync::Mutex::new(tasks),
+            appended,
+            segment,
+        })
     }
 
     /// Has operations decided, in one group where they fit. Returns when they are durable and
@@ -148,6 +176,19 @@ impl<R: Resolver> Committer<R> {
     /// The journal's segment that is written now.
     pub(crate) fn segment(&self) -> u64 {
         self.segment.load(Ordering::Relaxed)
+    }
+
+    /// Takes no more, and waits for the tasks of a simulation to finish what waits.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) async fn finish(&self) {
+        let tasks = std::mem::take(&mut *lock(&self.tasks));
+        if tasks.is_empty() {
+            return;
+        }
+        *lock(&self.requests) = None;
+        for task in tasks {
+            drop(task.await);
+        }
     }
 
     /// Takes no more, finishes what waits, and ends the threads.
@@ -238,19 +279,25 @@ impl<R: Resolver> Gathering<R> {
 impl<D: Disk, I: Index, R: Resolver> Writer<D, I, R> {
     fn run(mut self, mut waiting: mpsc::Receiver<Request<R>>) {
         while let Some(first) = waiting.blocking_recv() {
-            let mut requests = vec![first];
-            let mut operations = requests[0].operations.len();
-            while operations < GROUP_OPERATIONS_MAX
-                && let Ok(request) = waiting.try_recv()
-            {
-                operations += request.operations.len();
-                requests.push(request);
-            }
+            let requests = Self::gather(first, &mut waiting);
             if let Err(error) = self.work(requests) {
                 self.fail(&error, waiting);
                 return;
             }
         }
+    }
+
+    /// What waits behind the first, as far as it goes into one group.
+    fn gather(first: Request<R>, waiting: &mut mpsc::Receiver<Request<R>>) -> Vec<Request<R>> {
+        let mut operations = first.operations.len();
+        let mut requests = vec![first];
+        while operations < GROUP_OPERATIONS_MAX
+            && let Ok(request) = waiting.try_recv()
+        {
+            operations += request.operations.len();
+            requests.push(request);
+        }
+        requests
     }
 
     /// After a failure nothing is as it seems: nobody is answered but with that.
@@ -362,23 +409,35 @@ impl<I: Index, O> Applier<I, O> {
     where
         O: Observer<R::Outcome>,
     {
-        for Resolved { number, writes, answers } in unapplied {
-            if number > 0 {
-                if let Err(error) = self.index.apply(number, &writes) {
-                    // It is durable, but cannot be shown: the next start does that.
-                    tracing::error!(event = "store_failed", error = %error);
-                    self.unhealthy.send_replace(Health::Failed);
-                    return;
-                }
-                self.applied.store(number, Ordering::Release);
-            }
-            for (outcomes, _) in &answers {
-                self.observer.visible(outcomes);
-            }
-            for (outcomes, reply) in answers {
-                // A caller that went away needs no answer.
-                drop(reply.send(Ok(outcomes)));
+        for resolved in unapplied {
+            if !self.apply(resolved) {
+                return;
             }
         }
+    }
+
+    /// Makes a group visible and answers. `false`: that failed.
+    fn apply<R: Resolver>(&mut self, resolved: Resolved<R>) -> bool
+    where
+        O: Observer<R::Outcome>,
+    {
+        let Resolved { number, writes, answers } = resolved;
+        if number > 0 {
+            if let Err(error) = self.index.apply(number, &writes) {
+                // It is durable, but cannot be shown: the next start does that.
+                tracing::error!(event = "store_failed", error = %error);
+                self.unhealthy.send_replace(Health::Failed);
+                return false;
+            }
+            self.applied.store(number, Ordering::Release);
+        }
+        for (outcomes, _) in &answers {
+            self.observer.visible(outcomes);
+        }
+        for (outcomes, reply) in answers {
+            // A caller that went away needs no answer.
+            drop(reply.send(Ok(outcomes)));
+        }
+        true
     }
 }

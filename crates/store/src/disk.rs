@@ -4,14 +4,16 @@
 //! [`RealDisk`] is the operating system's; [`SimDisk`] forgets what was not synced.
 
 mod real;
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 mod sim;
 
 use std::{io, path::Path, time::Duration};
 
 pub(crate) use real::RealDisk;
 #[cfg(test)]
-pub(crate) use sim::{Event, SimDisk, Unsynced};
+pub(crate) use sim::Event;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use sim::{SimDisk, Unsynced};
 
 /// A disk.
 pub(crate) trait Disk: Clone + Send + Sync + 'static {

@@ -1,12 +1,12 @@
 //! The index: what can be found quickly. Never the promise: the journal has everything it lacks.
 
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 mod memory;
 mod sled;
 
 use sha2::{Digest as _, Sha256};
 
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 pub(crate) use memory::MemoryHome;
 pub(crate) use sled::SledIndex;
 

@@ -19,6 +19,7 @@ use self::{
 use crate::{
     StoreError,
     disk::{Disk, DiskFile},
+    hands::Hands,
 };
 pub(crate) use group::{Sum, Write};
 pub(crate) use recover::{Found, recover, replay};
@@ -51,8 +52,10 @@ impl<D: Disk> Journal<D> {
         segment: u64,
         last: u64,
         chain: Sum,
+        hands: &Hands,
     ) -> Result<Self, StoreError> {
-        let mut ahead = Ahead::start(disk.clone(), directory.to_owned(), segment_bytes, segment);
+        let (made_on, directory_of) = (disk.clone(), directory.to_owned());
+        let mut ahead = Ahead::start(made_on, directory_of, segment_bytes, segment, hands.clone());
         let (file, secret) = ahead.take()?;
         Ok(Self {
             directory: directory.to_owned(),

@@ -8,7 +8,8 @@
 //! - `journal`: the promise; `index`: what can be found quickly; `snapshot`: the second copy;
 //!   `bodies`: large content as files; `attachments`: files while they come in;
 //! - `open`: what makes one state of them after a stop of any kind;
-//! - `disk`: files as all of these need them.
+//! - `disk`: files as all of these need them; `hands`: who does the work;
+//! - `sim`: the whole of it in memory, in order and by a seed, for simulations (feature `sim`).
 #![forbid(unsafe_code)]
 
 mod attachments;
@@ -17,6 +18,7 @@ mod committer;
 pub mod contract;
 mod disk;
 mod error;
+mod hands;
 mod index;
 mod journal;
 mod keys;
@@ -24,6 +26,8 @@ mod ledger;
 mod local;
 mod open;
 mod record;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 mod snapshot;
 #[cfg(test)]
 mod tests;

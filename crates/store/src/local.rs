@@ -29,6 +29,7 @@ use crate::{
         Role, Room, Store, Timer, Tracked,
     },
     disk::{Disk, RealDisk},
+    hands::Hands,
     index::Index,
     journal::Write,
     keys,
@@ -52,6 +53,7 @@ pub(crate) struct JournaledStore<D: Disk, I: Index> {
 struct Parts<D: Disk, I: Index> {
     disk: D,
     directory: PathBuf,
+    hands: Hands,
     index: Arc<I>,
     committer: Committer<Ledger>,
     counts: Arc<Counts>,
@@ -82,7 +84,7 @@ pub async fn open_local(
         let cache_bytes = options.cache_bytes;
         let home = SledHome { directory: directory.join("index"), cache_bytes };
         home.remove_old();
-        JournaledStore::open(disk, &options, &home, &progress, Some(lock))
+        JournaledStore::open(disk, &options, &home, &progress, Some(lock), Hands::Threads)
     });
     let opened = opened.await.unwrap_or_else(|error| Err(StoreError::Index(error.to_string())));
     opened.map(|store| Arc::new(store) as Arc<dyn Store>)
@@ -106,10 +108,11 @@ impl<D: Disk, I: Index> JournaledStore<D, I> {
         home: &H,
         progress: &watch::Sender<Progress>,
         lock: Option<std::fs::File>,
+        hands: Hands,
     ) -> Result<Self, StoreError> {
         let bodies = Bodies::open(disk.clone(), options.directory.join(files::DIRECTORY))?;
         let Opened { mut journal, index, snapshots, snapshot_due, journal_bytes } =
-            open::open(&disk, options, home, progress)?;
+            open::open(&disk, options, home, progress, &hands)?;
         let index = Arc::new(index);
         let epoch = match meta(&*index, keys::EPOCH)? {
             Some(epoch) => {
@@ -117,7 +120,7 @@ impl<D: Disk, I: Index> JournaledStore<D, I> {
                 Epoch::from_bytes(&epoch).map_err(|_| StoreError::Record { kind: 'z' })?
             }
             None => {
-                let (epoch, writes) = first_records()?;
+                let (epoch, writes) = first_records(&hands)?;
                 let number = journal.append(&writes)?;
                 index.apply(number, &writes)?;
                 epoch
@@ -138,11 +141,12 @@ impl<D: Disk, I: Index> JournaledStore<D, I> {
         };
         let attachments = Attachments::new(disk.clone(), bodies.clone(), options.staged_bytes);
         let ledger = Ledger::new(counters);
-        let committer = Committer::start(journal, Arc::clone(&index), ledger, watcher)?;
+        let committer = Committer::start(journal, Arc::clone(&index), ledger, watcher, &hands)?;
         let maintenance = Maintenance::new(options, snapshots, snapshot_due, journal_bytes);
         let parts = Parts {
             disk,
             directory: options.directory.clone(),
+            hands,
             index,
             committer,
             counts,
@@ -169,20 +173,16 @@ impl<D: Disk, I: Index> JournaledStore<D, I> {
         read: impl FnOnce(&Reading<D, I>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let reading = self.reading();
-        let read = spawn_blocking(move || read(&reading)).await;
-        read.unwrap_or_else(|error| Err(StoreError::Index(error.to_string())))
+        self.parts.hands.offload(move || read(&reading)).await
     }
-}
 
-impl<D: Disk, I: Index> JournaledStore<D, I> {
     /// Works on attachments away from the reactor.
     async fn with_attachments<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Attachments<D>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let attachments = self.parts.attachments.clone();
-        let done = spawn_blocking(move || work(&attachments)).await;
-        done.unwrap_or_else(|error| Err(StoreError::Index(error.to_string())))
+        self.parts.hands.offload(move || work(&attachments)).await
     }
 }
 
@@ -201,9 +201,9 @@ fn check_schema(index: &dyn Index) -> Result<(), StoreError> {
 }
 
 /// What a new store begins with.
-fn first_records() -> Result<(Epoch, Vec<Write>), StoreError> {
+fn first_records(hands: &Hands) -> Result<(Epoch, Vec<Write>), StoreError> {
     let mut epoch = [0; 16];
-    getrandom::fill(&mut epoch).map_err(|error| StoreError::Index(error.to_string()))?;
+    hands.fill(&mut epoch).map_err(|error| StoreError::Index(error.to_string()))?;
     let write = |key: &[u8], value: Bytes| {
         let value = record::encode(key, &MetaRecord { value });
         Write { key: key.to_vec(), value: Some(value) }
@@ -370,9 +370,10 @@ impl<D: Disk, I: Index> Store for JournaledStore<D, I> {
     }
 
     async fn close(&self) -> Result<(), StoreError> {
+        #[cfg(any(test, feature = "sim"))]
+        self.parts.committer.finish().await;
         let parts = Arc::clone(&self.parts);
-        let closed = spawn_blocking(move || parts.close()).await;
-        closed.unwrap_or_else(|error| Err(StoreError::Index(error.to_string())))
+        self.parts.hands.offload(move || parts.close()).await
     }
 }
 

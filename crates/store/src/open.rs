@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::{
     StoreError,
     disk::{Disk, DiskFile},
+    hands::Hands,
     index::{Index, SledIndex},
     journal::{self, Found, Journal, SEGMENT_BYTES, group::FIRST_SUM},
     snapshot,
@@ -165,6 +166,7 @@ pub(crate) fn open<D: Disk, H: IndexHome>(
     options: &OpenOptions,
     home: &H,
     progress: &watch::Sender<Progress>,
+    hands: &Hands,
 ) -> Result<Opened<D, H::Index>, StoreError> {
     let directory = &options.directory;
     let journal_dir = journal_directory(directory);
@@ -188,7 +190,7 @@ pub(crate) fn open<D: Disk, H: IndexHome>(
     opening.replay(&index)?;
     index.flush()?;
     write_checkpoint(disk, directory, index.position())?;
-    let journal = opening.fresh_segment(&index)?;
+    let journal = opening.fresh_segment(&index, hands)?;
     let snapshots = opening.snapshots()?;
     let snapshot_due = found.damage.is_some() || index.position() > found.last();
     let journal_bytes = journal::bytes(disk, &journal_dir, options.segment_bytes)?;
@@ -299,7 +301,7 @@ impl<D: Disk, H: IndexHome> Opening<'_, D, H> {
 
     /// Begins a segment with copies of what may only be in the system's memory: what a process
     /// reads back after a crash proves nothing about the disk.
-    fn fresh_segment(&self, index: &H::Index) -> Result<Journal<D>, StoreError> {
+    fn fresh_segment(&self, index: &H::Index, hands: &Hands) -> Result<Journal<D>, StoreError> {
         let directory = journal_directory(&self.options.directory);
         let groups = &self.found.groups;
         let ahead = index.position() > self.found.last();
@@ -313,7 +315,7 @@ impl<D: Disk, H: IndexHome> Opening<'_, D, H> {
         let segment = self.found.next_segment;
         let segment_bytes = self.options.segment_bytes;
         let mut journal =
-            Journal::begin(self.disk, &directory, segment_bytes, segment, last, chain)?;
+            Journal::begin(self.disk, &directory, segment_bytes, segment, last, chain, hands)?;
         if !ahead {
             journal::replay(self.disk, &directory, self.found, last, |_, writes| {
                 journal.append_unsynced(&writes).map(|_| ())

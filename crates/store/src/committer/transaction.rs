@@ -29,6 +29,12 @@ impl Overlay {
         Self { writes: BTreeMap::new(), groups: VecDeque::new(), applied }
     }
 
+    /// The last group that was applied.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Acquire)
+    }
+
     pub(super) fn add(&mut self, number: u64, writes: &[Write]) {
         let applied = self.applied.load(Ordering::Acquire);
         while let Some((group, keys)) = self.groups.pop_front_if(|(group, _)| *group <= applied) {

@@ -17,8 +17,8 @@ const PAGE: usize = 4096;
 /// What the disk was asked to do, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
-    Write(PathBuf),
-    Sync(PathBuf),
+    Write(#[cfg_attr(not(test), expect(dead_code, reason = "read by tests"))] PathBuf),
+    Sync(#[cfg_attr(not(test), expect(dead_code, reason = "read by tests"))] PathBuf),
 }
 
 /// A disk in memory.
@@ -38,6 +38,10 @@ struct State {
     /// Syncs that still succeed, where some will fail.
     syncs_left: Option<u64>,
     full: bool,
+    /// Bytes that are said to be free, where that was set.
+    free_bytes: Option<u64>,
+    /// Whether nobody wants to know what was asked.
+    quiet: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -50,6 +54,7 @@ struct File {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unsynced {
     /// Nothing.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a simulation leaves it to chance"))]
     Lost,
     /// Each page and each directory entry by chance.
     ByChance(u64),
@@ -75,7 +80,8 @@ impl SimDisk {
         }
         let files: Vec<File> = state.files.iter().map(|file| file.after(&mut chance)).collect();
         let durable_names = names.clone();
-        let after = State { names, durable_names, files, ..State::default() };
+        let (free_bytes, quiet) = (state.free_bytes, state.quiet);
+        let after = State { names, durable_names, files, free_bytes, quiet, ..State::default() };
         Self { state: Arc::new(Mutex::new(after)) }
     }
 
@@ -84,17 +90,27 @@ impl SimDisk {
         self.state().syncs_left = Some(syncs);
     }
 
+    /// From now on so much is said to be free, whatever is written; and what is asked is not noted.
+    pub(crate) fn set_free_bytes(&self, free_bytes: u64) {
+        let mut state = self.state();
+        state.free_bytes = Some(free_bytes);
+        state.quiet = true;
+    }
+
     /// From now on nothing can be written to new room.
+    #[cfg(test)]
     pub(crate) fn fill(&self, full: bool) {
         self.state().full = full;
     }
 
     /// What was asked, in order.
+    #[cfg(test)]
     pub(crate) fn events(&self) -> Vec<Event> {
         self.state().events.clone()
     }
 
     /// Changes a file as damage would.
+    #[cfg(test)]
     pub(crate) fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state();
         if let Some(file) = state.names.get(path).copied() {
@@ -241,15 +257,20 @@ impl Disk for SimDisk {
     }
 
     fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
-        Ok(if self.state().full { 0 } else { 1 << 40 })
+        let state = self.state();
+        Ok(if state.full { 0 } else { state.free_bytes.unwrap_or(1 << 40) })
     }
 }
 
 impl State {
-    /// What a file is called now.
-    fn path_of(&self, file: usize) -> PathBuf {
+    /// Notes what was done with a file, by the name it has now.
+    fn note(&mut self, file: usize, event: fn(PathBuf) -> Event) {
+        if self.quiet {
+            return;
+        }
         let named = self.names.iter().find(|(_, named)| **named == file);
-        named.map(|(path, _)| path.clone()).unwrap_or_default()
+        let path = named.map(|(path, _)| path.clone()).unwrap_or_default();
+        self.events.push(event(path));
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -284,8 +305,7 @@ impl DiskFile for SimFile {
             file.bytes.resize(to, 0);
         }
         file.bytes[from..to].copy_from_slice(bytes);
-        let path = state.path_of(self.file);
-        state.events.push(Event::Write(path));
+        state.note(self.file, Event::Write);
         Ok(())
     }
 
@@ -294,8 +314,7 @@ impl DiskFile for SimFile {
         state.sync()?;
         let file = &mut state.files[self.file];
         file.durable.clone_from(&file.bytes);
-        let path = state.path_of(self.file);
-        state.events.push(Event::Sync(path));
+        state.note(self.file, Event::Sync);
         Ok(())
     }
 }

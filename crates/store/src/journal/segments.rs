@@ -17,6 +17,7 @@ use super::group::Secret;
 use crate::{
     StoreError,
     disk::{Disk, DiskFile},
+    hands::Hands,
 };
 
 const SUFFIX: &str = ".journal";
@@ -88,27 +89,54 @@ type Made<F> = Result<(F, Secret), StoreError>;
 pub(super) struct Ahead<D: Disk> {
     made: Option<Receiver<Made<D::File>>>,
     thread: Option<JoinHandle<()>>,
+    /// Without a thread each is made when it is asked for.
+    #[cfg(any(test, feature = "sim"))]
+    in_order: Option<Box<dyn FnMut() -> Made<D::File> + Send>>,
 }
 
 impl<D: Disk> Ahead<D> {
-    pub(super) fn start(disk: D, directory: PathBuf, segment_bytes: u64, first: u64) -> Self {
+    pub(super) fn start(
+        disk: D,
+        directory: PathBuf,
+        segment_bytes: u64,
+        first: u64,
+        hands: Hands,
+    ) -> Self {
+        #[cfg(any(test, feature = "sim"))]
+        if matches!(hands, Hands::InOrder(_)) {
+            let mut segments = first..;
+            let next = move || {
+                let segment = segments.next().unwrap_or(u64::MAX);
+                make(&disk, &directory, segment_bytes, segment, &hands)
+            };
+            return Self { made: None, thread: None, in_order: Some(Box::new(next)) };
+        }
         // One ready, one in the making.
         let (sender, made) = sync_channel(1);
         let thread =
             std::thread::Builder::new().name("journal-ahead".to_owned()).spawn(move || {
                 for segment in first.. {
-                    let file = make(&disk, &directory, segment_bytes, segment);
+                    let file = make(&disk, &directory, segment_bytes, segment, &hands);
                     let failed = file.is_err();
                     if sender.send(file).is_err() || failed {
                         return;
                     }
                 }
             });
-        Self { made: Some(made), thread: thread.ok() }
+        Self {
+            made: Some(made),
+            thread: thread.ok(),
+            #[cfg(any(test, feature = "sim"))]
+            in_order: None,
+        }
     }
 
     /// The next segment.
     pub(super) fn take(&mut self) -> Made<D::File> {
+        #[cfg(any(test, feature = "sim"))]
+        if let Some(next) = &mut self.in_order {
+            return next();
+        }
         let made = self.made.as_ref().and_then(|made| made.recv().ok());
         made.unwrap_or(Err(StoreError::Failed))
     }
@@ -124,7 +152,13 @@ impl<D: Disk> Drop for Ahead<D> {
     }
 }
 
-fn make<D: Disk>(disk: &D, directory: &Path, segment_bytes: u64, segment: u64) -> Made<D::File> {
+fn make<D: Disk>(
+    disk: &D,
+    directory: &Path,
+    segment_bytes: u64,
+    segment: u64,
+    hands: &Hands,
+) -> Made<D::File> {
     let path = path(directory, segment);
     let unfinished = path.with_extension(&SUFFIX_UNFINISHED[1..]);
     if disk.exists(&unfinished) {
@@ -132,7 +166,7 @@ fn make<D: Disk>(disk: &D, directory: &Path, segment_bytes: u64, segment: u64) -
         disk.remove(&unfinished).map_err(StoreError::io("remove", &unfinished))?;
     }
     let mut secret = Secret::default();
-    getrandom::fill(&mut secret).map_err(|error| {
+    hands.fill(&mut secret).map_err(|error| {
         StoreError::io("draw a secret for", &path)(std::io::Error::other(error))
     })?;
     let head = Head { segment, bytes: segment_bytes, secret }.encode();

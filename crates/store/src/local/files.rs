@@ -4,7 +4,6 @@ use std::{collections::HashSet, sync::Arc};
 
 use bureau_core::{Envelope, Verified};
 use bytes::Bytes;
-use tokio::task::{JoinError, spawn_blocking};
 
 use super::{JournaledStore, Parts};
 use crate::{
@@ -73,13 +72,13 @@ impl<D: Disk, I: Index> JournaledStore<D, I> {
         let named: Vec<Vec<[u8; 32]>> = operations.iter().map(attachments).collect();
         digests.extend(named.iter().flatten());
         let (bodies, attachments) = (self.parts.bodies.clone(), self.parts.attachments.clone());
-        let prepared = spawn_blocking(move || {
+        let prepared = self.parts.hands.offload(move || {
             let held = bodies.hold(named.iter().flatten().copied().collect());
             let claim = |digests: Vec<_>| Ok(digests.is_empty() || attachments.claim(&digests)?);
             let there = named.into_iter().map(claim).collect::<Result<Vec<bool>, StoreError>>()?;
             Ok::<_, StoreError>(((bodies.put(large)?, held), there))
         });
-        let (pins, there) = prepared.await.map_err(ended)??;
+        let (pins, there) = prepared.await?;
         // Held by each operation, and by its outcome: should the caller go away now, the group may
         // still name the bodies, and nobody may remove them meanwhile.
         let pins = Some(Arc::new(pins));
@@ -94,18 +93,14 @@ impl<D: Disk, I: Index> JournaledStore<D, I> {
         let outcomes: Vec<_> = decided.into_iter().map(|decided| decided.outcome).collect();
         if !all_kept(&outcomes) {
             let parts = Arc::clone(&self.parts);
-            let removed = spawn_blocking(move || parts.remove_unnamed(digests)).await;
-            if let Err(error) = removed.map_err(ended).and_then(|removed| removed) {
+            let removed = self.parts.hands.offload(move || parts.remove_unnamed(digests)).await;
+            if let Err(error) = removed {
                 // The commit stands. The file stays: space, not truth.
                 tracing::error!(event = "body_not_removed", error = %error);
             }
         }
         Ok(outcomes)
     }
-}
-
-fn ended(error: JoinError) -> StoreError {
-    StoreError::Index(error.to_string())
 }
 
 impl<D: Disk, I: Index> Parts<D, I> {

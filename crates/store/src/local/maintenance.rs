@@ -105,6 +105,11 @@ impl Maintenance {
 pub(super) fn start<D: Disk, I: Index>(parts: &Arc<Parts<D, I>>) -> Result<(), StoreError> {
     look_at_room(parts);
     let weak = Arc::downgrade(parts);
+    #[cfg(any(test, feature = "sim"))]
+    if let crate::hands::Hands::InOrder(order) = &parts.hands {
+        order.owns(&tokio::spawn(run_in_order(weak)));
+        return Ok(());
+    }
     let thread = std::thread::Builder::new()
         .name("store-maintain".to_owned())
         .spawn(move || run(&weak))
@@ -120,38 +125,68 @@ fn run<D: Disk, I: Index>(weak: &Weak<Parts<D, I>>) {
         // The files stay: space, not truth.
         tracing::error!(event = "body_not_removed", error = %error);
     }
-    let (mut checkpointed, mut snapshotted) = (0, 0);
-    let mut swept = std::time::Instant::now();
-    let mut before = None;
+    let mut rounds = Rounds::new();
     while let Some(parts) = weak.upgrade() {
-        let before = before.get_or_insert(parts.maintenance.journal_bytes);
+        rounds.round(&parts);
+        if !parts.maintenance.wait() {
+            return;
+        }
+    }
+}
+
+/// The same in a simulation: a task, and rounds farther apart.
+#[cfg(any(test, feature = "sim"))]
+async fn run_in_order<D: Disk, I: Index>(weak: Weak<Parts<D, I>>) {
+    let mut rounds = Rounds::new();
+    while let Some(parts) = weak.upgrade() {
+        rounds.round(&parts);
+        drop(parts);
+        tokio::time::sleep(4 * PERIOD).await;
+    }
+}
+
+/// What was done when.
+struct Rounds {
+    checkpointed: u64,
+    snapshotted: u64,
+    swept: std::time::Instant,
+    /// Bytes of journal from before this start that no snapshot has.
+    before: Option<u64>,
+}
+
+impl Rounds {
+    fn new() -> Self {
+        let swept = std::time::Instant::now();
+        Self { checkpointed: 0, snapshotted: 0, swept, before: None }
+    }
+
+    /// Does what there is to do.
+    fn round<D: Disk, I: Index>(&mut self, parts: &Parts<D, I>) {
+        let before = self.before.get_or_insert(parts.maintenance.journal_bytes);
         let appended = parts.committer.appended();
-        look_at_room(&parts);
-        take_ballast(&parts);
-        if swept.elapsed() > SWEEP {
-            swept = std::time::Instant::now();
+        look_at_room(parts);
+        take_ballast(parts);
+        if self.swept.elapsed() > SWEEP {
+            self.swept = std::time::Instant::now();
             if let Err(error) = parts.attachments.sweep() {
                 tracing::error!(event = "body_not_removed", error = %error);
             }
         }
-        if appended - checkpointed >= parts.maintenance.options.checkpoint_bytes {
-            checkpointed = appended;
-            if let Err(error) = checkpoint(&parts) {
+        if appended - self.checkpointed >= parts.maintenance.options.checkpoint_bytes {
+            self.checkpointed = appended;
+            if let Err(error) = checkpoint(parts) {
                 tracing::error!(event = "checkpoint_failed", error = %error);
             }
         }
         let last_bytes = parts.maintenance.last_snapshot_bytes.load(Ordering::Relaxed);
         let due = parts.maintenance.options.snapshot_bytes.max(last_bytes);
         let asked = parts.maintenance.snapshot_due.swap(false, Ordering::Relaxed);
-        if asked || *before + appended - snapshotted >= due {
+        if asked || *before + appended - self.snapshotted >= due {
             *before = 0;
-            snapshotted = appended;
-            if let Err(error) = take_snapshot(&parts) {
+            self.snapshotted = appended;
+            if let Err(error) = take_snapshot(parts) {
                 tracing::error!(event = "snapshot_failed", error = %error);
             }
-        }
-        if !parts.maintenance.wait() {
-            return;
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     StoreError,
     committer::{Committer, Health, Observer, Resolver, Transaction},
     disk::SimDisk,
+    hands::Hands,
     index::{Index as _, MemoryHome, VALUE_BYTES_MAX},
     journal::{Journal, group::FIRST_SUM},
     open::IndexHome as _,
@@ -57,12 +58,25 @@ impl Observer<Option<Vec<u8>>> for Told {
 }
 
 fn committer() -> (Committer<Rules>, Arc<<MemoryHome as crate::open::IndexHome>::Index>, Told) {
-    let journal =
-        Journal::begin(&SimDisk::default(), Path::new("/journal"), 64 * 1024, 0, 0, FIRST_SUM);
+    let journal = Journal::begin(
+        &SimDisk::default(),
+        Path::new("/journal"),
+        64 * 1024,
+        0,
+        0,
+        FIRST_SUM,
+        &Hands::Threads,
+    );
     let index = Arc::new(MemoryHome::default().open().unwrap());
     let told = Told::default();
-    let committer =
-        Committer::start(journal.unwrap(), Arc::clone(&index), Rules, told.clone()).unwrap();
+    let committer = Committer::start(
+        journal.unwrap(),
+        Arc::clone(&index),
+        Rules,
+        told.clone(),
+        &Hands::Threads,
+    )
+    .unwrap();
     (committer, index, told)
 }
 

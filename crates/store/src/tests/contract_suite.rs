@@ -3,7 +3,7 @@
 use bureau_core::{Lane, receipt::ReceiptKind};
 
 use super::fixture::{
-    Engine, HOUR_MS, Real, Sim, accept, acknowledge, at, code, give_up, receipt, receive,
+    Engine, HOUR_MS, InOrder, Real, Sim, accept, acknowledge, at, code, give_up, receipt, receive,
     request_key, send, send_as, take,
 };
 use crate::contract::{
@@ -17,6 +17,9 @@ macro_rules! over_every_engine {
         }
         mod sim {
             $(#[tokio::test] async fn $name() { super::$name(&super::Sim::default()).await; })*
+        }
+        mod in_order {
+            $(#[tokio::test] async fn $name() { super::$name(&super::InOrder::default()).await; })*
         }
     };
 }

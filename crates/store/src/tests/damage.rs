@@ -247,6 +247,7 @@ async fn one_process_at_a_time_and_no_newer_layout() {
         found.next_segment,
         last.number,
         last.chain,
+        &crate::hands::Hands::Threads,
     )
     .unwrap();
     open_journal.append(&[write]).unwrap();

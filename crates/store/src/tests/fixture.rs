@@ -1,6 +1,9 @@
 //! Signed things, and stores to try.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use bureau_core::{
     BureauCode, Envelope, Epoch, Lane, Manifest, MessageId, NetworkName, Receipt, Signer,
@@ -19,9 +22,11 @@ use crate::{
         Store, TakeReceipt,
     },
     disk::{Disk as _, SimDisk},
+    hands::Hands,
     index::MemoryHome,
     local::JournaledStore,
     open_local,
+    sim::SimHome,
 };
 
 pub(super) const NOW_MS: i64 = 1_800_000_000_000;
@@ -259,7 +264,8 @@ impl Sim {
     pub(super) fn try_open(&self) -> Result<Arc<dyn Store>, StoreError> {
         let (progress, _) = watch::channel(Progress::Reading);
         let (disk, home) = (self.disk.clone(), &self.home);
-        let store = JournaledStore::open(disk, &options("/store"), home, &progress, None)?;
+        let hands = Hands::Threads;
+        let store = JournaledStore::open(disk, &options("/store"), home, &progress, None, hands)?;
         Ok(Arc::new(store))
     }
 }
@@ -271,5 +277,26 @@ impl Engine for Sim {
 
     fn body_files(&self) -> usize {
         self.disk.list(std::path::Path::new("/store/bodies")).unwrap().len()
+    }
+}
+
+/// The store that simulations run.
+pub(super) struct InOrder {
+    pub(super) home: Mutex<SimHome>,
+}
+
+impl Default for InOrder {
+    fn default() -> Self {
+        Self { home: Mutex::new(SimHome::new(7)) }
+    }
+}
+
+impl Engine for InOrder {
+    async fn open(&self) -> Arc<dyn Store> {
+        self.home.lock().unwrap().open().unwrap()
+    }
+
+    fn body_files(&self) -> usize {
+        self.home.lock().unwrap().body_files()
     }
 }
