@@ -115,6 +115,8 @@ fn sign(load: Load, groups: u64) -> Vec<Vec<Operation>> {
                 slips: vec![(signed.take(slip).unwrap(), sequence)],
                 desk: "bench".parse().unwrap(),
                 request: Some((key, content.digest)),
+                send_at: None,
+                requeue_of: None,
                 now,
             }))
         };

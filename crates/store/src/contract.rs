@@ -10,6 +10,7 @@
 //! - Queue and inbox numbers become visible in order and are never used twice.
 //! - Everything given in is [`Verified`](bureau_core::Verified).
 
+mod lifecycle;
 mod operation;
 mod view;
 
@@ -21,6 +22,10 @@ use bureau_core::{BureauCode, Epoch, Lane, MessageId, Timestamp, ids::IdPrefix};
 use bytes::Bytes;
 use tokio::sync::broadcast;
 
+pub use lifecycle::{
+    DeadLetter, DeadPosition, Held, HeldDepth, HeldEntry, Hold, HoldReason, NOTE_BYTES_MAX, Recall,
+    Recalled, Release, Requeued, Turned,
+};
 pub use operation::{
     Accept, Acknowledge, GiveUp, Operation, Outcome, ReceiptIgnored, Receive, ReceiveAction,
     ReceiveSlip, Received, TakeReceipt,
@@ -28,7 +33,7 @@ pub use operation::{
 pub use view::{
     Arrived, AttachmentHeld, Depth, Head, KeptReceipt, OVERDUE_AFTER_EXPIRY_MS, OutgoingReceipt,
     QueuePosition, Queued, QueuedEntry, QueuedSlip, ReceiptPosition, RequestKey, RequestMade, Role,
-    State, Timer, TimerKind, Tracked, TrackedRecipient,
+    State, Timer, TimerKind, Tracked, TrackedRecipient, warn_time,
 };
 
 use crate::StoreError;
@@ -83,6 +88,32 @@ pub trait Store: Send + Sync + 'static {
         let here = self.depths().into_iter().filter(|depth| depth.destination == destination);
         here.map(|depth| depth.messages).sum()
     }
+
+    /// One page of what is held back, by destination and message, after one of them.
+    async fn held_page(
+        &self,
+        destination: Option<BureauCode>,
+        after: Option<(BureauCode, MessageId)>,
+        limit: usize,
+    ) -> Result<Vec<HeldEntry>, StoreError>;
+
+    /// How much is held back, by destination and reason; from memory. None of it is in
+    /// [`Store::depths`].
+    fn held_depths(&self) -> Vec<HeldDepth>;
+
+    /// The peers that nothing is sent over, by an operator's word.
+    async fn held_peers(&self) -> Result<Vec<(BureauCode, Held)>, StoreError>;
+
+    /// One page of own messages that ended undelivered, the latest first, after a position.
+    async fn dead_page(
+        &self,
+        recipient: Option<BureauCode>,
+        after: Option<DeadPosition>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, StoreError>;
+
+    /// The dead letters of a message, by recipient.
+    async fn dead_letters(&self, message: MessageId) -> Result<Vec<DeadLetter>, StoreError>;
 
     /// Receipts that wait for a destination, in order, after a number.
     async fn receipts(

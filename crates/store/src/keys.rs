@@ -1,9 +1,9 @@
 //! The layout of keys: one tree, a prefix for each kind, numbers big-endian so that they sort.
 //! Nothing here knows values.
 
-use bureau_core::{BureauCode, Lane, MessageId, receipt::ReceiptKind};
+use bureau_core::{BureauCode, Lane, MessageId, Timestamp, receipt::ReceiptKind};
 
-use crate::contract::{QueuePosition, ReceiptPosition, RequestKey, TimerKind};
+use crate::contract::{DeadPosition, QueuePosition, ReceiptPosition, RequestKey, TimerKind};
 
 /// Prefixes. One letter each, in the words of `docs`: never reuse one.
 pub(crate) mod prefix {
@@ -18,6 +18,9 @@ pub(crate) mod prefix {
     pub(crate) const REQUEST: u8 = b'r';
     pub(crate) const HEAD: u8 = b'h';
     pub(crate) const TIMER: u8 = b'x';
+    pub(crate) const HELD: u8 = b'k';
+    pub(crate) const HELD_PEER: u8 = b'w';
+    pub(crate) const DEAD: u8 = b'd';
 }
 
 /// The store's epoch.
@@ -70,6 +73,47 @@ pub(crate) fn queue_position(key: &[u8]) -> Option<QueuePosition> {
         destination: BureauCode::from_padded(destination).ok()?,
         lane: Lane::from_wire(i32::from(*lane))?,
         number: u64::from_be_bytes(number.try_into().ok()?),
+    })
+}
+
+pub(crate) fn held(recipient: &BureauCode, id: &MessageId) -> Vec<u8> {
+    key(prefix::HELD, &[recipient.padded(), &id.0])
+}
+
+pub(crate) fn held_for(recipient: &BureauCode) -> Vec<u8> {
+    key(prefix::HELD, &[recipient.padded()])
+}
+
+pub(crate) fn held_parts(key: &[u8]) -> Option<(BureauCode, MessageId)> {
+    let rest = key.strip_prefix(&[prefix::HELD])?;
+    let (recipient, id) = rest.split_at_checked(BureauCode::WIDTH)?;
+    Some((BureauCode::from_padded(recipient).ok()?, MessageId::from_bytes(id).ok()?))
+}
+
+pub(crate) fn held_peer(peer: &BureauCode) -> Vec<u8> {
+    key(prefix::HELD_PEER, &[peer.padded()])
+}
+
+pub(crate) fn held_peer_code(key: &[u8]) -> Option<BureauCode> {
+    BureauCode::from_padded(key.strip_prefix(&[prefix::HELD_PEER])?).ok()
+}
+
+/// Times count down here, so that the latest stands first.
+pub(crate) fn dead(position: &DeadPosition) -> Vec<u8> {
+    let DeadPosition { ended, message, recipient } = position;
+    let time = u64::try_from(ended.as_ms()).map_or(u64::MAX, |ms| u64::MAX - ms);
+    key(prefix::DEAD, &[&time.to_be_bytes(), &message.0, recipient.padded()])
+}
+
+pub(crate) fn dead_position(key: &[u8]) -> Option<DeadPosition> {
+    let rest = key.strip_prefix(&[prefix::DEAD])?;
+    let (time, rest) = rest.split_at_checked(8)?;
+    let (id, recipient) = rest.split_at_checked(32)?;
+    let ms = u64::MAX - u64::from_be_bytes(time.try_into().ok()?);
+    Some(DeadPosition {
+        ended: Timestamp::from_ms(i64::try_from(ms).ok()?),
+        message: MessageId::from_bytes(id).ok()?,
+        recipient: BureauCode::from_padded(recipient).ok()?,
     })
 }
 
@@ -154,6 +198,8 @@ pub(crate) fn timer_parts(key: &[u8]) -> Option<(u64, TimerKind, u64)> {
         1 => TimerKind::Expire,
         2 => TimerKind::Overdue,
         3 => TimerKind::Forget,
+        4 => TimerKind::Warn,
+        5 => TimerKind::Release,
         _ => return None,
     };
     let number_of = |bytes: &[u8]| Some(u64::from_be_bytes(bytes.try_into().ok()?));

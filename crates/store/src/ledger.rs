@@ -3,12 +3,15 @@
 //!
 //! - [`accept`]: what a desk sends; [`receive`]: what a link brings;
 //! - [`receipts`]: what receipts do, here and on their way home;
+//! - [`hold`]: holding back, letting go and taking back; [`dead`]: what ended undelivered;
 //! - [`finish`]: giving up, acknowledging, timers, forgetting;
 //! - [`depths`]: what waits, counted in memory.
 
 pub(crate) mod accept;
+pub(crate) mod dead;
 pub(crate) mod depths;
 mod finish;
+mod hold;
 mod receipts;
 mod receive;
 
@@ -25,7 +28,7 @@ use crate::{
     StoreError,
     bodies::Pins,
     committer::{Resolver, Transaction},
-    contract::{Operation, Outcome, QueuePosition, ReceiptPosition, State, TimerKind},
+    contract::{HoldReason, Operation, Outcome, QueuePosition, ReceiptPosition, State, TimerKind},
     keys,
     record::{
         self, CountersRecord, MessageRecord, QueueRecord, ReceiptRecord, TimerRecord, TrackRecord,
@@ -45,6 +48,8 @@ const OPEN_TIMERS_MAX: usize = 256;
 /// The rules, and the numbers they give out.
 pub(crate) struct Ledger {
     counters: CountersRecord,
+    /// The last number in the queue when this process began.
+    queue_at_start: u64,
     /// Timer records that take more messages: their number and how many they hold.
     open_timers: HashMap<(u64, TimerKind), (u64, usize)>,
 }
@@ -72,6 +77,10 @@ pub(crate) enum Note {
     Queued(QueuePosition, Timestamp),
     /// It waits no more.
     Dequeued(QueuePosition),
+    /// Something is held back.
+    Held(BureauCode, HoldReason),
+    /// It is held no more.
+    Unheld(BureauCode, HoldReason),
     /// A receipt waits for its way home.
     ReceiptQueued(BureauCode),
     /// It waits no more.
@@ -104,6 +113,10 @@ impl Resolver for Ledger {
             Operation::ReleaseAttachments { message, recipient, desk, now } => {
                 scribe.release_attachments(&message, &recipient, desk, now)?
             }
+            Operation::Hold(hold) => scribe.hold(*hold)?,
+            Operation::Release(release) => scribe.release_held(*release)?,
+            Operation::Recall(recall) => scribe.recall(*recall)?,
+            Operation::HoldPeer { peer, held } => scribe.hold_peer(peer, held.as_deref())?,
             Operation::ReceiptsTaken(positions) => scribe.receipts_taken(positions)?,
             Operation::TimerHandled { timer, now } => scribe.timer_handled(timer, now)?,
         };
@@ -123,7 +136,7 @@ impl Resolver for Ledger {
 
 impl Ledger {
     pub(crate) fn new(counters: CountersRecord) -> Self {
-        Self { counters, open_timers: HashMap::new() }
+        Self { counters, queue_at_start: counters.queue, open_timers: HashMap::new() }
     }
 }
 
@@ -226,15 +239,25 @@ impl Writing<'_, '_> {
         number
     }
 
-    /// Takes a message out of the queue, if it waits; the record says so then.
-    fn dequeue(&mut self, recipient: BureauCode, track: &mut TrackRecord) -> bool {
+    /// Takes a message out of the queue, or out of what is held back, if it is there; the record
+    /// no longer says where it waits then.
+    fn dequeue(
+        &mut self,
+        message: &MessageId,
+        recipient: BureauCode,
+        track: &mut TrackRecord,
+    ) -> Result<bool, StoreError> {
+        if track.state() == State::Held {
+            self.unhold(message, recipient)?;
+            return Ok(true);
+        }
         let lane = i32::try_from(track.lane).ok().and_then(Lane::from_wire);
-        let (Some(lane), true) = (lane, track.queue_number > 0) else { return false };
+        let (Some(lane), true) = (lane, track.queue_number > 0) else { return Ok(false) };
         let position = QueuePosition { destination: recipient, lane, number: track.queue_number };
         self.delete(keys::queue(&position));
         self.notes.push(Note::Dequeued(position));
         track.queue_number = 0;
-        true
+        Ok(true)
     }
 
     /// Sends a receipt home.
@@ -293,7 +316,7 @@ impl Writing<'_, '_> {
         use crate::contract::Role;
         tracks.iter().any(|(_, track)| match track.role() {
             Role::Origin => true,
-            Role::Relay => track.state() == State::Queued,
+            Role::Relay => matches!(track.state(), State::Queued | State::Held),
             Role::Recipient => track.inbox_number > 0,
         })
     }

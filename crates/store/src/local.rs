@@ -24,9 +24,9 @@ use crate::{
     bodies::Bodies,
     committer::{Committer, Health},
     contract::{
-        Arrived, AttachmentHeld, Changes, Content, Depth, Head, Operation, Outcome,
-        OutgoingReceipt, QueuePosition, Queued, QueuedEntry, QueuedSlip, RequestKey, RequestMade,
-        Role, Room, Store, Timer, Tracked,
+        Arrived, AttachmentHeld, Changes, Content, DeadLetter, DeadPosition, Depth, Head, Held,
+        HeldDepth, HeldEntry, Operation, Outcome, OutgoingReceipt, QueuePosition, Queued,
+        QueuedEntry, QueuedSlip, RequestKey, RequestMade, Role, Room, Store, Timer, Tracked,
     },
     disk::{Disk, RealDisk},
     hands::Hands,
@@ -275,6 +275,36 @@ impl<D: Disk, I: Index> Store for JournaledStore<D, I> {
 
     fn depth(&self, destination: BureauCode) -> u64 {
         self.parts.counts.depth(destination)
+    }
+
+    async fn held_page(
+        &self,
+        destination: Option<BureauCode>,
+        after: Option<(BureauCode, MessageId)>,
+        limit: usize,
+    ) -> Result<Vec<HeldEntry>, StoreError> {
+        self.read(move |reading| reading.held_page(destination, after, limit)).await
+    }
+
+    fn held_depths(&self) -> Vec<HeldDepth> {
+        self.parts.counts.held_depths()
+    }
+
+    async fn held_peers(&self) -> Result<Vec<(BureauCode, Held)>, StoreError> {
+        self.read(Reading::held_peers).await
+    }
+
+    async fn dead_page(
+        &self,
+        recipient: Option<BureauCode>,
+        after: Option<DeadPosition>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, StoreError> {
+        self.read(move |reading| reading.dead_page(recipient, after, limit)).await
+    }
+
+    async fn dead_letters(&self, message: MessageId) -> Result<Vec<DeadLetter>, StoreError> {
+        self.read(move |reading| reading.dead_letters(&message)).await
     }
 
     async fn receipts(

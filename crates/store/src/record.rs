@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     StoreError,
-    contract::{Role, State},
+    contract::{Held, HoldReason, Role, State},
 };
 
 /// Version of every record of this layout.
@@ -68,6 +68,9 @@ pub(crate) struct MessageRecord {
     /// How many attachments are kept for it, of those its manifest names.
     #[prost(uint32, tag = "6")]
     pub(crate) attachments: u32,
+    /// Before this it was not to go; 0: at once.
+    #[prost(int64, tag = "7")]
+    pub(crate) send_ms: i64,
 }
 
 impl MessageRecord {
@@ -103,6 +106,18 @@ pub(crate) struct TrackRecord {
     /// The receipt this node gave for it.
     #[prost(bytes = "bytes", tag = "11")]
     pub(crate) given: Bytes,
+    /// When its sender recalled it, and by which desk; 0: never. Where `may_have_left` is not set
+    /// no node was ever offered it: its place in the count is void.
+    #[prost(int64, tag = "12")]
+    pub(crate) recalled_ms: i64,
+    #[prost(string, tag = "13")]
+    pub(crate) recalled_desk: String,
+    /// It was offered to a peer that had not answered when it was recalled.
+    #[prost(bool, tag = "14")]
+    pub(crate) may_have_left: bool,
+    /// Under which time its dead letter stands; 0: there is none.
+    #[prost(int64, tag = "15")]
+    pub(crate) dead_ms: i64,
 }
 
 impl TrackRecord {
@@ -121,6 +136,8 @@ impl TrackRecord {
             3 => State::Delivered,
             4 => State::Acknowledged,
             5 => State::Refused,
+            7 => State::Held,
+            8 => State::Recalled,
             _ => State::Expired,
         }
     }
@@ -162,6 +179,8 @@ pub(crate) const fn state_number(state: State) -> u32 {
         State::Acknowledged => 4,
         State::Refused => 5,
         State::Expired => 6,
+        State::Held => 7,
+        State::Recalled => 8,
     }
 }
 
@@ -190,12 +209,89 @@ pub(crate) struct QueueRecord {
     pub(crate) previous_hop: String,
     #[prost(uint32, tag = "11")]
     pub(crate) attachments: u32,
+    /// It was offered to a peer that did not answer, and held back then.
+    #[prost(bool, tag = "12")]
+    pub(crate) may_have_left: bool,
 }
 
 impl QueueRecord {
     pub(crate) fn message(&self) -> MessageId {
         MessageId::from_bytes(&self.message).unwrap_or(MessageId([0; 32]))
     }
+}
+
+/// A message or a peer that is held back. With the message what it needs to wait again.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct HeldRecord {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) queued: Option<QueueRecord>,
+    #[prost(uint32, tag = "2")]
+    pub(crate) lane: u32,
+    #[prost(uint32, tag = "3")]
+    pub(crate) reason: u32,
+    #[prost(int64, tag = "4")]
+    pub(crate) since_ms: i64,
+    /// When it is released by itself; 0: when an operator says so.
+    #[prost(int64, tag = "5")]
+    pub(crate) until_ms: i64,
+    #[prost(string, tag = "6")]
+    pub(crate) desk: String,
+    #[prost(string, tag = "7")]
+    pub(crate) note: String,
+}
+
+impl HeldRecord {
+    pub(crate) fn of(held: &Held, lane: u32, queued: Option<QueueRecord>) -> Self {
+        Self {
+            queued,
+            lane,
+            reason: match held.reason {
+                HoldReason::Operator => 1,
+                HoldReason::Scheduled => 2,
+                HoldReason::Poison => 3,
+            },
+            since_ms: held.since.as_ms(),
+            until_ms: held.until.map_or(0, Timestamp::as_ms),
+            desk: held.desk.as_ref().map(ToString::to_string).unwrap_or_default(),
+            note: held.note.clone(),
+        }
+    }
+
+    pub(crate) fn held(&self) -> Held {
+        Held {
+            reason: match self.reason {
+                2 => HoldReason::Scheduled,
+                3 => HoldReason::Poison,
+                _ => HoldReason::Operator,
+            },
+            since: Timestamp::from_ms(self.since_ms),
+            until: (self.until_ms > 0).then(|| Timestamp::from_ms(self.until_ms)),
+            desk: self.desk.parse().ok(),
+            note: self.note.clone(),
+        }
+    }
+}
+
+/// An own message that ended undelivered.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct DeadRecord {
+    #[prost(uint32, tag = "1")]
+    pub(crate) state: u32,
+    #[prost(uint32, tag = "2")]
+    pub(crate) lane: u32,
+    #[prost(string, tag = "3")]
+    pub(crate) signer: String,
+    #[prost(string, tag = "4")]
+    pub(crate) reason: String,
+    #[prost(string, tag = "5")]
+    pub(crate) advice: String,
+    /// What was sent in its place, when and by which desk.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub(crate) requeued: Bytes,
+    #[prost(int64, tag = "7")]
+    pub(crate) requeued_ms: i64,
+    #[prost(string, tag = "8")]
+    pub(crate) requeued_desk: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -7,5 +7,6 @@ mod contract_suite;
 mod damage;
 mod edges;
 mod fixture;
+mod lifecycle;
 mod power_cut;
 mod recovery;

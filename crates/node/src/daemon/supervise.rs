@@ -129,6 +129,9 @@ fn refresh(gauges: &Gauges<'_>, engine: &Engine, tls: &TlsStore) {
         let age = Duration::from_millis(age_ms);
         gauges.queue(depth.destination, depth.lane, depth.messages, age);
     }
+    for depth in engine.store.held_depths() {
+        gauges.held(depth.destination, depth.reason.as_str(), depth.messages);
+    }
     for (peer, _, status) in engine.links.statuses() {
         let up = status.state == LinkState::Up;
         gauges.link(peer, up, status.in_flight, status.round_trip);

@@ -1,10 +1,14 @@
-//! Expiry and forgetting: nothing waits for ever, and its sender is told.
+//! What happens by itself at its time: messages that were to go later go, senders are warned of
+//! what is about to expire, and told of what did; nothing waits for ever.
 
 use std::{sync::Arc, time::Duration};
 
-use bureau_core::receipt::ReceiptKind;
+use bureau_core::{Timestamp, receipt::ReceiptKind};
 use bureau_net::Refusal;
-use bureau_store::contract::{Operation, Role, State, Timer, TimerKind, Tracked, TrackedRecipient};
+use bureau_store::contract::{
+    HoldReason, Operation, Outcome, Release, Role, State, Timer, TimerKind, Tracked,
+    TrackedRecipient, Turned,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Engine, scribe::Farewell, store_refusal};
@@ -39,13 +43,65 @@ async fn round(engine: &Engine) -> Result<bool, Refusal> {
     let due = engine.store.due(now, TIMERS_MAX).await.map_err(|error| store_refusal(&error))?;
     let more = due.len() == TIMERS_MAX;
     for timer in due {
-        if timer.kind != TimerKind::Forget {
-            give_up_all(engine, &timer).await?;
+        match timer.kind {
+            TimerKind::Expire | TimerKind::Overdue => give_up_all(engine, &timer).await?,
+            TimerKind::Warn => warn_all(engine, &timer, now).await?,
+            TimerKind::Release => release_all(engine, &timer, now).await?,
+            TimerKind::Forget => {}
         }
         let handled = vec![Operation::TimerHandled { timer, now }];
         engine.store.commit(handled).await.map_err(|error| store_refusal(&error))?;
     }
     Ok(more)
+}
+
+/// Warns of own messages that are not delivered. What is scheduled for later waits as it should.
+async fn warn_all(engine: &Engine, timer: &Timer, now: Timestamp) -> Result<(), Refusal> {
+    for message in &timer.messages {
+        let tracked = engine.store.track(*message).await.map_err(|error| store_refusal(&error))?;
+        // Past expiry, after a long stop, there is nothing left to warn of.
+        let Some(tracked) = tracked.filter(|tracked| tracked.expires > now) else { continue };
+        for track in tracked.recipients.iter().filter(|track| is_late(track)) {
+            engine.metrics.expiry_near();
+            tracing::warn!(
+                event = "expiry_near",
+                message = %tracked.message, recipient = %track.recipient,
+                state = track.state.as_str(), expires = %tracked.expires
+            );
+        }
+    }
+    Ok(())
+}
+
+fn is_late(track: &TrackedRecipient) -> bool {
+    let scheduled = track.held.as_ref().is_some_and(|held| held.reason == HoldReason::Scheduled);
+    let waits = matches!(track.state, State::Queued | State::Held | State::Relayed);
+    track.role == Role::Origin && waits && !scheduled
+}
+
+/// Lets go what was scheduled for a time that has come.
+async fn release_all(engine: &Engine, timer: &Timer, now: Timestamp) -> Result<(), Refusal> {
+    for message in &timer.messages {
+        let tracked = engine.store.track(*message).await.map_err(|error| store_refusal(&error))?;
+        let recipients = tracked.map(|tracked| tracked.recipients).unwrap_or_default();
+        let held = recipients.iter().filter(|track| track.state == State::Held);
+        let release = |track: &TrackedRecipient| {
+            let (message, recipient) = (*message, track.recipient);
+            Operation::Release(Box::new(Release { message, recipient, when_due: true, now }))
+        };
+        let operations: Vec<_> = held.map(release).collect();
+        let released = engine.store.commit(operations).await;
+        let released = released.map_err(|error| store_refusal(&error))?;
+        let done = |outcome: &&Outcome| matches!(outcome, Outcome::Turned(Turned::Done { .. }));
+        let count = released.iter().filter(done).count();
+        if count > 0 {
+            tracing::info!(
+                event = "message_released",
+                message = %message, recipients = count, reason = HoldReason::Scheduled.as_str()
+            );
+        }
+    }
+    Ok(())
 }
 
 async fn give_up_all(engine: &Engine, timer: &Timer) -> Result<(), Refusal> {
@@ -65,7 +121,7 @@ async fn give_up_all(engine: &Engine, timer: &Timer) -> Result<(), Refusal> {
 /// origin and whoever took custody did not say.
 fn is_due(track: &TrackedRecipient, kind: TimerKind) -> bool {
     match track.state {
-        State::Queued => true,
+        State::Queued | State::Held => true,
         State::Relayed => kind == TimerKind::Overdue && track.role == Role::Origin,
         _ => false,
     }

@@ -1,9 +1,11 @@
 //! What is stored, as desks and operators are shown it.
 
-use bureau_core::{BureauCode, MessageId, Reason, envelope::SealingSuite, receipt};
+use bureau_core::{BureauCode, MessageId, Reason, Timestamp, envelope::SealingSuite, receipt};
 use bureau_net::Refusal;
 use bureau_proto::{desk::v1 as desk, envelope::v1::Body};
-use bureau_store::contract::{Arrived, KeptReceipt, State, Tracked, TrackedRecipient};
+use bureau_store::contract::{
+    Arrived, Held, HoldReason, KeptReceipt, State, Tracked, TrackedRecipient,
+};
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -85,6 +87,8 @@ pub(super) fn track(tracked: Tracked, bureau: BureauCode) -> Result<desk::TrackR
         expire_time: Some(tracked.expires.to_wire()),
         recipients: recipients.collect::<Result<_, _>>()?,
         subject,
+        warn_time: tracked.warns.map(Timestamp::to_wire),
+        send_time: tracked.send_at.map(Timestamp::to_wire),
     })
 }
 
@@ -100,14 +104,39 @@ fn recipient(
         State::Acknowledged => (DeliveryState::Acknowledged, Some(track.recipient)),
         State::Refused => (DeliveryState::Refused, None),
         State::Expired => (DeliveryState::Expired, None),
+        State::Held => (DeliveryState::Held, Some(bureau)),
+        State::Recalled => (DeliveryState::Recalled, None),
     };
+    let requeued = track.dead.and_then(|dead| dead.requeued);
+    let recalled = track.recalled.as_ref().filter(|_| track.state == State::Recalled);
     let receipts = track.receipts.into_iter().map(receipt_entry);
     Ok(desk::RecipientStatus {
         recipient: track.recipient.to_string(),
         state: state.into(),
         holder: holder.map(|holder| holder.to_string()).unwrap_or_default(),
         receipts: receipts.collect::<Result<_, _>>()?,
+        hold: track.held.map(hold),
+        recall_time: recalled.map(|recalled| recalled.time.to_wire()),
+        recall_desk: recalled.map(|recalled| recalled.desk.to_string()).unwrap_or_default(),
+        may_have_arrived: recalled.is_some_and(|recalled| recalled.may_have_left),
+        requeued_as: requeued.map(|new| new.message.to_string()).unwrap_or_default(),
     })
+}
+
+fn hold(held: Held) -> desk::DeliveryHold {
+    use desk::DeliveryHoldReason;
+    desk::DeliveryHold {
+        reason: match held.reason {
+            HoldReason::Operator => DeliveryHoldReason::Operator,
+            HoldReason::Scheduled => DeliveryHoldReason::Scheduled,
+            HoldReason::Poison => DeliveryHoldReason::Poison,
+        }
+        .into(),
+        since_time: Some(held.since.to_wire()),
+        until_time: held.until.map(Timestamp::to_wire),
+        desk: held.desk.map(|desk| desk.to_string()).unwrap_or_default(),
+        note: held.note,
+    }
 }
 
 fn receipt_entry(kept: KeptReceipt) -> Result<desk::ReceiptEntry, Refusal> {

@@ -17,7 +17,9 @@ use bureau_core::{BureauCode, Lane, Reason, Timestamp, receipt::ReceiptKind};
 use bureau_net::{AcceptorCounters, HandshakeRefusal};
 use prometheus_client::{encoding::text::encode, registry::Registry};
 
-use self::families::{FaceReason, Families, MethodCode, Peer, Queue, ReasonFace, code_name};
+use self::families::{
+    FaceReason, Families, HeldBack, MethodCode, Peer, Queue, ReasonFace, code_name,
+};
 
 pub use http::serve;
 
@@ -90,6 +92,11 @@ impl Metrics {
     /// A message expired in this node's custody.
     pub fn expired(&self) {
         self.inner.families.expired.inc();
+    }
+
+    /// The sender of a message was warned that it is not delivered and expires before long.
+    pub fn expiry_near(&self) {
+        self.inner.families.expiry_near.inc();
     }
 
     /// A face refused something. A reason that is not in the catalogue counts as `OTHER`: it may
@@ -196,6 +203,12 @@ impl Gauges<'_> {
         let Families { queue_messages, queue_oldest_age_seconds, .. } = self.families;
         queue_messages.get_or_create(&queue).set(signed(messages));
         queue_oldest_age_seconds.get_or_create(&queue).set(oldest_age.as_secs_f64());
+    }
+
+    /// How many messages are held back for a destination of the roster, and why.
+    pub fn held(&self, destination: BureauCode, reason: &'static str, messages: u64) {
+        let held = HeldBack { destination: destination.to_string(), reason };
+        self.families.held_messages.get_or_create(&held).set(signed(messages));
     }
 
     /// The link to a peer: whether it is up, how many parcels are unanswered, the last round trip.

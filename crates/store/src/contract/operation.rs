@@ -3,7 +3,7 @@
 use bureau_core::{BureauCode, DeskName, Envelope, MessageId, Receipt, Slip, Timestamp, Verified};
 use bytes::Bytes;
 
-use super::{ReceiptPosition, RequestKey, RequestMade, Timer};
+use super::{Held, Hold, Recall, ReceiptPosition, Release, RequestKey, RequestMade, Timer, Turned};
 
 /// One thing to decide and make durable.
 #[derive(Debug, Clone)]
@@ -30,6 +30,19 @@ pub enum Operation {
         /// When.
         now: Timestamp,
     },
+    /// A message is held back.
+    Hold(Box<Hold>),
+    /// A message that is held back goes on.
+    Release(Box<Release>),
+    /// An own message is taken back.
+    Recall(Box<Recall>),
+    /// Nothing but receipts goes over the link to a peer; or, with `None`, everything again.
+    HoldPeer {
+        /// The peer.
+        peer: BureauCode,
+        /// Why, since when, by whom.
+        held: Option<Box<Held>>,
+    },
     /// Outgoing receipts are durable at the next hop.
     ReceiptsTaken(Vec<ReceiptPosition>),
     /// A timer was handled. A [`TimerKind::Forget`](super::TimerKind::Forget) timer also forgets its messages; one that
@@ -53,6 +66,11 @@ pub struct Accept {
     pub desk: DeskName,
     /// Its request id, if it gave one.
     pub request: Option<(RequestKey, [u8; 32])>,
+    /// Before this time it must not go: it is held back, [`HoldReason::Scheduled`](super::HoldReason::Scheduled).
+    pub send_at: Option<Timestamp>,
+    /// The message that it is sent in place of: each recipient must have a dead letter of it that
+    /// was not requeued before.
+    pub requeue_of: Option<MessageId>,
     /// When.
     pub now: Timestamp,
 }
@@ -138,6 +156,11 @@ pub enum Outcome {
     /// [`Operation::Accept`], [`Operation::Receive`]: an attachment that it names is not here.
     /// Nothing changed.
     AttachmentMissing,
+    /// [`Operation::Accept`] of a message in another's place: no dead letter waits for that. What
+    /// was sent in its place before, if anything was. Nothing changed.
+    NotRequeued(Option<MessageId>),
+    /// [`Operation::Hold`], [`Operation::Release`], [`Operation::Recall`], [`Operation::HoldPeer`].
+    Turned(Turned),
     /// [`Operation::Receive`]: for each slip, in order.
     Received(Vec<Received>),
     /// [`Operation::TakeReceipt`]: it counted.

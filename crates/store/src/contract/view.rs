@@ -5,6 +5,8 @@ use bureau_core::{
 };
 use bytes::Bytes;
 
+use super::{DeadLetter, Held, Recalled};
+
 /// A desk's request id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RequestKey {
@@ -189,6 +191,11 @@ pub struct Tracked {
     pub origin: BureauCode,
     /// When it expires.
     pub expires: Timestamp,
+    /// When its sender is warned that it is not delivered yet; `None` where it lives too short for
+    /// that, or is not this bureau's own.
+    pub warns: Option<Timestamp>,
+    /// Before this time it was not to go, where its sender named one.
+    pub send_at: Option<Timestamp>,
     /// For each recipient, by code.
     pub recipients: Vec<TrackedRecipient>,
 }
@@ -208,6 +215,12 @@ pub struct TrackedRecipient {
     pub slip: [u8; 32],
     /// Who holds it, by the last custody receipt; `None`: this node, or the recipient.
     pub holder: Option<BureauCode>,
+    /// Why it is held back, while it is.
+    pub held: Option<Held>,
+    /// When and by whom it was recalled.
+    pub recalled: Option<Recalled>,
+    /// What was kept of it as a dead letter.
+    pub dead: Option<DeadLetter>,
     /// Every receipt that was kept, oldest first.
     pub receipts: Vec<KeptReceipt>,
 }
@@ -227,6 +240,27 @@ pub enum State {
     Refused,
     /// It was not delivered in time.
     Expired,
+    /// It is held back here, outside of the queue.
+    Held,
+    /// Its sender took it back.
+    Recalled,
+}
+
+impl State {
+    /// Its name, as logs and people write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "QUEUED",
+            Self::Relayed => "RELAYED",
+            Self::Delivered => "DELIVERED",
+            Self::Acknowledged => "ACKNOWLEDGED",
+            Self::Refused => "REFUSED",
+            Self::Expired => "EXPIRED",
+            Self::Held => "HELD",
+            Self::Recalled => "RECALLED",
+        }
+    }
 }
 
 /// A receipt that was kept.
@@ -265,6 +299,23 @@ pub enum TimerKind {
     Overdue = 2,
     /// They need not be remembered any more.
     Forget = 3,
+    /// They expire before long: the sender is warned of those that are not delivered.
+    Warn = 4,
+    /// The time has come that their sender named: those that are held back for it go.
+    Release = 5,
+}
+
+/// A warning leaves this much time before expiry, where that is at most half of a lifetime.
+const WARN_BEFORE_MS: i64 = 5 * 60 * 1000;
+
+/// When the sender of a message is warned that it is not delivered yet: after three quarters of its
+/// lifetime, and at least five minutes before its end where it lives for ten or longer.
+#[must_use]
+pub fn warn_time(accepted: Timestamp, expires: Timestamp) -> Timestamp {
+    let lifetime_ms = expires.since(accepted).max(0);
+    let quarter_ms = lifetime_ms / 4;
+    let long = lifetime_ms >= 2 * WARN_BEFORE_MS;
+    expires.plus_ms(-if long { quarter_ms.max(WARN_BEFORE_MS) } else { quarter_ms })
 }
 
 /// How long after expiry an origin waits for the answer of a custodian.

@@ -1,19 +1,22 @@
 //! A message of this bureau: request, content, queue, track, heads, timer, as one.
 
-use bureau_core::{BureauCode, Lane, MessageId, Timestamp};
+use bureau_core::{Envelope, MessageId, Slip, Timestamp, Verified};
 use bytes::Bytes;
 
-use super::Writing;
+use super::{Writing, hold::scheduled, tick_after};
 use crate::{
     StoreError,
-    contract::{Accept, Outcome, RequestMade, Role, State, TimerKind},
+    contract::{Accept, Outcome, RequestMade, Role, State, TimerKind, warn_time},
     keys,
-    record::{HeadRecord, QueueRecord, RequestRecord, TrackRecord, role_number, state_number},
+    record::{
+        HeadRecord, MessageRecord, QueueRecord, RequestRecord, TrackRecord, role_number,
+        state_number,
+    },
 };
 
 impl Writing<'_, '_> {
     pub(super) fn accept(&mut self, accept: Accept) -> Result<Outcome, StoreError> {
-        let Accept { envelope, slips, request, now, desk: _ } = accept;
+        let Accept { envelope, slips, request, send_at, requeue_of, now, desk } = accept;
         let (id, manifest) = (envelope.id(), envelope.manifest());
         let made = match &request {
             Some((key, _)) => self.read::<RequestRecord>(&keys::request(key))?,
@@ -24,6 +27,12 @@ impl Writing<'_, '_> {
         }
         if self.missing && !manifest.attachments.is_empty() {
             return Ok(Outcome::AttachmentMissing);
+        }
+        let recipients: Vec<_> = slips.iter().map(|(slip, _)| slip.label().recipient).collect();
+        if let Some(old) = &requeue_of
+            && let Err(before) = self.may_requeue(old, &recipients)?
+        {
+            return Ok(Outcome::NotRequeued(before));
         }
         if let Some((key, digest)) = &request {
             let record = RequestRecord {
@@ -40,11 +49,31 @@ impl Writing<'_, '_> {
             message.request_desk = key.desk.to_string();
             message.request_id = Bytes::copy_from_slice(&key.id);
         }
+        message.send_ms = send_at.map_or(0, Timestamp::as_ms);
         self.write(keys::message(&id), &message);
 
+        self.queue_slips(&slips, &envelope, &message, (send_at, now))?;
+        if let Some(old) = &requeue_of {
+            self.mark_requeued(old, &recipients, (id, &desk, now))?;
+        }
+        self.set_timers(id, manifest.expires, (send_at, now))?;
+        self.notes.push(super::Note::Time(now));
+        Ok(Outcome::Accepted)
+    }
+
+    /// Has each slip wait for a link, or for its time.
+    fn queue_slips(
+        &mut self,
+        slips: &[(Verified<Slip>, u64)],
+        envelope: &Verified<Envelope>,
+        message: &MessageRecord,
+        (send_at, now): (Option<Timestamp>, Timestamp),
+    ) -> Result<(), StoreError> {
+        let (id, manifest) = (envelope.id(), envelope.manifest());
         let fan_out = u32::try_from(slips.len()).unwrap_or(u32::MAX);
         let size = (message.signed_manifest.len() + envelope.body().len()) as u64;
-        for (slip, sequence) in &slips {
+        for (slip, sequence) in slips {
+            let recipient = slip.label().recipient;
             let queued = QueueRecord {
                 message: Bytes::copy_from_slice(&id.0),
                 slip: slip.encode(),
@@ -57,42 +86,52 @@ impl Writing<'_, '_> {
                 fan_out,
                 previous_hop: String::new(),
                 attachments: message.attachments,
+                may_have_left: false,
             };
-            self.send(&id, slip.label().recipient, manifest.lane, &queued, *sequence)?;
-        }
-        self.set_timer(manifest.expires, TimerKind::Expire, id)?;
-        self.notes.push(super::Note::Time(now));
-        Ok(Outcome::Accepted)
-    }
-
-    /// Queues one slip, and keeps what is known of it.
-    fn send(
-        &mut self,
-        id: &MessageId,
-        recipient: BureauCode,
-        lane: Lane,
-        queued: &QueueRecord,
-        sequence: u64,
-    ) -> Result<(), StoreError> {
-        let queue_number = self.enqueue(recipient, lane, queued);
-        let track = TrackRecord {
-            role: role_number(Role::Origin),
-            state: state_number(State::Queued),
-            slip: queued.slip_digest.clone(),
-            origin: queued.origin.clone(),
-            expires_ms: queued.expires_ms,
-            queue_number,
-            lane: lane as u32,
-            ..TrackRecord::default()
-        };
-        self.write(keys::track(id, &recipient), &track);
-        // A head never goes back, in whatever order groups are committed.
-        let head_key = keys::head(&recipient, lane);
-        let head = self.read::<HeadRecord>(&head_key)?.unwrap_or_default();
-        if sequence > head.sequence {
-            self.write(head_key, &HeadRecord { sequence, slip: queued.slip_digest.clone() });
+            let mut track = TrackRecord {
+                role: role_number(Role::Origin),
+                state: state_number(State::Queued),
+                slip: Bytes::copy_from_slice(&slip.digest()),
+                origin: manifest.origin.to_string(),
+                expires_ms: manifest.expires.as_ms(),
+                lane: manifest.lane as u32,
+                ..TrackRecord::default()
+            };
+            match send_at {
+                Some(at) => {
+                    let held = scheduled(at, now);
+                    self.set_aside(&id, recipient, &held, &mut track, queued);
+                }
+                None => track.queue_number = self.enqueue(recipient, manifest.lane, &queued),
+            }
+            self.write(keys::track(&id, &recipient), &track);
+            // A head never goes back, in whatever order groups are committed.
+            let head_key = keys::head(&recipient, manifest.lane);
+            let head = self.read::<HeadRecord>(&head_key)?.unwrap_or_default();
+            if *sequence > head.sequence {
+                let slip = Bytes::copy_from_slice(&slip.digest());
+                self.write(head_key, &HeadRecord { sequence: *sequence, slip });
+            }
         }
         Ok(())
+    }
+
+    /// One timer at a time: that of the warning sets that of the end.
+    fn set_timers(
+        &mut self,
+        id: MessageId,
+        expires: Timestamp,
+        (send_at, now): (Option<Timestamp>, Timestamp),
+    ) -> Result<(), StoreError> {
+        if let Some(at) = send_at {
+            self.set_timer(at, TimerKind::Release, id)?;
+        }
+        let warns = warn_time(now, expires);
+        if tick_after(warns) < tick_after(expires) {
+            self.set_timer(warns, TimerKind::Warn, id)
+        } else {
+            self.set_timer(expires, TimerKind::Expire, id)
+        }
     }
 }
 

@@ -13,11 +13,11 @@ use crate::{
     StoreError,
     bodies::Bodies,
     committer::Observer,
-    contract::{Changes, Depth, QueuePosition},
+    contract::{Changes, Depth, HeldDepth, HoldReason, QueuePosition},
     disk::Disk,
     index::Index,
     keys,
-    record::{self, QueueRecord},
+    record::{self, HeldRecord, QueueRecord},
 };
 
 /// Groups of changes that a slow receiver may be behind before it must look at all.
@@ -34,6 +34,7 @@ pub(crate) struct Counts {
 struct Inner {
     queues: BTreeMap<(BureauCode, Lane), (u64, Timestamp)>,
     receipts: BTreeMap<BureauCode, u64>,
+    held: BTreeMap<(BureauCode, HoldReason), u64>,
     latest: Option<Timestamp>,
     /// Where the head of a queue was when last looked at: it only moves on, and what is before it
     /// are emptied pages that a look from the beginning would walk over.
@@ -54,10 +55,19 @@ impl Counts {
             match inner.queues.get_mut(&queue) {
                 Some((messages, _)) => *messages += 1,
                 None => {
-                    let record: QueueRecord = record::decode(key, value)?;
-                    let oldest = Timestamp::from_ms(record.enqueued_ms);
+                    // One damaged record must not keep the others from going.
+                    let record = record::decode::<QueueRecord>(key, value);
+                    let oldest =
+                        record.map_or(latest, |record| Timestamp::from_ms(record.enqueued_ms));
                     inner.queues.insert(queue, (1, oldest));
                 }
+            }
+            Ok(())
+        })?;
+        for_each(index, &[keys::prefix::HELD], |key, value| {
+            let record = record::decode::<HeldRecord>(key, value).ok();
+            if let (Some((recipient, _)), Some(record)) = (keys::held_parts(key), record) {
+                *inner.held.entry((recipient, record.held().reason)).or_insert(0) += 1;
             }
             Ok(())
         })?;
@@ -83,6 +93,13 @@ impl Counts {
     pub(crate) fn depth(&self, destination: BureauCode) -> u64 {
         let range = (destination, Lane::Flash)..=(destination, Lane::Routine);
         self.lock().queues.range(range).map(|(_, (messages, _))| messages).sum()
+    }
+
+    pub(crate) fn held_depths(&self) -> Vec<HeldDepth> {
+        let depth = |((destination, reason), messages): (&(BureauCode, HoldReason), &u64)| {
+            HeldDepth { destination: *destination, reason: *reason, messages: *messages }
+        };
+        self.lock().held.iter().map(depth).collect()
     }
 
     pub(crate) fn receipt_destinations(&self) -> Vec<BureauCode> {
@@ -141,6 +158,14 @@ impl<D: Disk, I: Index> Observer<Decided> for Watcher<D, I> {
                             count.0 = count.0.saturating_sub(1);
                         }
                     }
+                    Note::Held(recipient, reason) => {
+                        *counts.held.entry((*recipient, *reason)).or_insert(0) += 1;
+                    }
+                    Note::Unheld(recipient, reason) => {
+                        if let Some(count) = counts.held.get_mut(&(*recipient, *reason)) {
+                            *count = count.saturating_sub(1);
+                        }
+                    }
                     Note::ReceiptQueued(destination) => {
                         *counts.receipts.entry(*destination).or_insert(0) += 1;
                         changes.destinations.push(*destination);
@@ -157,6 +182,7 @@ impl<D: Disk, I: Index> Observer<Decided> for Watcher<D, I> {
             }
             counts.queues.retain(|_, (messages, _)| *messages > 0);
             counts.receipts.retain(|_, receipts| *receipts > 0);
+            counts.held.retain(|_, messages| *messages > 0);
         }
         heads.sort_unstable();
         heads.dedup();

@@ -6,7 +6,7 @@ use bureau_core::{
 };
 use bytes::Bytes;
 
-use super::{Note, TICK_MS, Writing};
+use super::{Note, TICK_MS, Writing, dead::dead_position};
 use crate::{
     StoreError,
     contract::{
@@ -30,11 +30,12 @@ impl Writing<'_, '_> {
         };
         // An origin may also give up what another took custody of and never answered for.
         let overdue = track.role() == Role::Origin && track.state() == State::Relayed;
-        if !self.dequeue(*recipient, &mut track) && !overdue {
+        if !self.dequeue(message, *recipient, &mut track)? && !overdue {
             return Ok(Outcome::GivenUp(false));
         }
         let refused = statement.kind == ReceiptKind::Refused;
         track.set_state(if refused { State::Refused } else { State::Expired });
+        self.settle_dead(statement, &mut track, now)?;
         let encoded = receipt.encode();
         self.keep_receipt(
             message,
@@ -142,6 +143,13 @@ impl Writing<'_, '_> {
                     self.set_timer(forget, TimerKind::Forget, message)?;
                 }
                 TimerKind::Forget => self.forget(message, now)?,
+                TimerKind::Warn => {
+                    if let Some((_, track)) = self.tracks(&message)?.first() {
+                        self.set_timer(track.expires(), TimerKind::Expire, message)?;
+                    }
+                }
+                // What was to go by then was released, one by one.
+                TimerKind::Release => {}
             }
         }
         self.notes.push(Note::Time(now));
@@ -153,7 +161,7 @@ impl Writing<'_, '_> {
         let tracks = self.tracks(&message)?;
         let mut waits = false;
         for (_, track) in &tracks {
-            waits |= track.queue_number > 0;
+            waits |= track.queue_number > 0 || track.state() == State::Held;
             let unread = track.inbox_number > 0 && track.state() == State::Delivered;
             waits |= unread;
         }
@@ -180,6 +188,9 @@ impl Writing<'_, '_> {
         }
         if track.inbox_number > 0 {
             self.delete(keys::acknowledged(track.inbox_number));
+        }
+        if let Some(position) = dead_position(message, *recipient, track) {
+            self.delete(keys::dead(&position));
         }
         self.delete(keys::track(message, recipient));
         Ok(())

@@ -36,7 +36,8 @@ impl Writing<'_, '_> {
             return ignored(ReceiptIgnored::NotItsToGive);
         }
         let relayed = track.role() == Role::Relay;
-        self.apply(statement, hop, &mut track);
+        self.apply(statement, hop, &mut track)?;
+        self.settle_dead(statement, &mut track, now)?;
         let encoded = receipt.encode();
         self.keep_receipt(
             message,
@@ -61,30 +62,40 @@ impl Writing<'_, '_> {
     }
 
     /// What a receipt changes.
-    fn apply(&mut self, statement: &Statement, hop: BureauCode, track: &mut TrackRecord) {
-        let recipient = statement.recipient;
-        let arrived = matches!(track.state(), State::Delivered | State::Acknowledged);
+    fn apply(
+        &mut self,
+        statement: &Statement,
+        hop: BureauCode,
+        track: &mut TrackRecord,
+    ) -> Result<(), StoreError> {
+        let (message, recipient) = (&statement.message, statement.recipient);
+        // What was recalled and never arrived stays recalled; that it arrived counts more.
+        let stands =
+            matches!(track.state(), State::Delivered | State::Acknowledged | State::Recalled);
         // A refusal says why; that time went by as well adds nothing.
         let decided =
-            arrived || statement.kind == ReceiptKind::Expired && track.state() == State::Refused;
+            stands || statement.kind == ReceiptKind::Expired && track.state() == State::Refused;
         match statement.kind {
             ReceiptKind::Delivered => {
-                self.dequeue(recipient, track);
+                self.dequeue(message, recipient, track)?;
                 if track.state() != State::Acknowledged {
                     track.set_state(State::Delivered);
                 }
             }
             ReceiptKind::Acknowledged => {
-                self.dequeue(recipient, track);
+                self.dequeue(message, recipient, track)?;
                 track.set_state(State::Acknowledged);
             }
             ReceiptKind::Refused | ReceiptKind::Expired if !decided => {
-                self.dequeue(recipient, track);
+                self.dequeue(message, recipient, track)?;
                 let refused = statement.kind == ReceiptKind::Refused;
                 track.set_state(if refused { State::Refused } else { State::Expired });
             }
             ReceiptKind::Custody => {
-                if statement.signer == hop && self.dequeue(recipient, track) {
+                // Recalled while it was on its way: whoever took it may still deliver it.
+                let waits = track.state() == State::Recalled
+                    || statement.signer == hop && self.dequeue(message, recipient, track)?;
+                if statement.signer == hop && waits {
                     track.set_state(State::Relayed);
                 }
                 if track.state() == State::Relayed {
@@ -99,6 +110,7 @@ impl Writing<'_, '_> {
             }
             ReceiptKind::Refused | ReceiptKind::Expired | ReceiptKind::Unspecified => {}
         }
+        Ok(())
     }
 
     fn go_home(&mut self, track: &TrackRecord, receipt: Bytes, now: Timestamp) {
@@ -115,8 +127,9 @@ impl Writing<'_, '_> {
         Ok(())
     }
 
-    /// Gives an own message's large body and its attachments back once every recipient has it, or never will. Small
-    /// bodies stay beside their manifests until they are forgotten.
+    /// Gives an own message's large body and its attachments back once every recipient has it, or
+    /// never will. Small bodies stay beside their manifests until they are forgotten, and so does
+    /// all of what may still be requeued.
     pub(super) fn release_large_body(
         &mut self,
         message: &bureau_core::MessageId,
@@ -126,11 +139,11 @@ impl Writing<'_, '_> {
         if record.file().is_none() && record.attachments == 0 {
             return Ok(());
         }
-        let under_way = |(_, track): &(BureauCode, TrackRecord)| {
-            matches!(track.state(), State::Queued | State::Relayed)
-        };
-        if self.tracks(message)?.iter().any(under_way) {
-            return Ok(());
+        for (recipient, track) in self.tracks(message)? {
+            let under_way = matches!(track.state(), State::Queued | State::Held | State::Relayed);
+            if under_way || self.may_be_requeued(message, recipient, &track)? {
+                return Ok(());
+            }
         }
         self.drop_files(message, &record);
         record.body_digest = Bytes::new();
@@ -160,7 +173,8 @@ fn may_give(statement: &Statement, track: &TrackRecord, hop: BureauCode) -> bool
     let from_recipient = statement.signer == statement.recipient;
     // Whoever has, or was just offered, the message: the holder, or the hop that answers while it
     // waits here. One that was offered it once and never had custody has nothing to give back.
-    let offered = track.queue_number > 0 && hop == statement.signer;
+    let waits = track.queue_number > 0 || track.state() == State::Held;
+    let offered = waits && hop == statement.signer;
     let custodian = offered || track.holder() == Some(statement.signer);
     match statement.kind {
         ReceiptKind::Delivered | ReceiptKind::Acknowledged => from_recipient,

@@ -106,6 +106,7 @@ impl Writing<'_, '_> {
                     fan_out,
                     attachments: u32::try_from(manifest.attachments.len()).unwrap_or(u32::MAX),
                     previous_hop: receive.hop.to_string(),
+                    may_have_left: false,
                 };
                 track.role = role_number(Role::Relay);
                 track.state = state_number(State::Queued);
@@ -133,7 +134,7 @@ impl Writing<'_, '_> {
         let id = receive.envelope.id();
         let same_hop = track.previous_hop == receive.hop.as_str();
         let given = || Ok(Received::Repeat(track.given.clone()));
-        let queued = track.state() == State::Queued;
+        let queued = matches!(track.state(), State::Queued | State::Held);
         match track.role() {
             Role::Recipient => return given(),
             Role::Relay if same_hop && queued => return given(),

@@ -55,7 +55,10 @@ fn keeps_content(receive: &Receive) -> bool {
 /// Whether everything that was asked was done: then every body that was written is named.
 fn all_kept(outcomes: &[Outcome]) -> bool {
     outcomes.iter().all(|outcome| match outcome {
-        Outcome::RequestRepeated(_) | Outcome::RequestReused | Outcome::AttachmentMissing => false,
+        Outcome::RequestRepeated(_)
+        | Outcome::RequestReused
+        | Outcome::NotRequeued(_)
+        | Outcome::AttachmentMissing => false,
         Outcome::Received(slips) => slips.iter().all(|slip| *slip == Received::Fresh),
         _ => true,
     })

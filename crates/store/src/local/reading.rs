@@ -1,6 +1,7 @@
 //! Reading: records as the contract shows them. Blocking; runs away from the reactor.
 
 mod inbox;
+mod lifecycle;
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::{
     bodies::Bodies,
     contract::{
         Head, KeptReceipt, OutgoingReceipt, QueuePosition, Queued, QueuedEntry, QueuedSlip,
-        RequestKey, RequestMade, Role, State, Timer, Tracked, TrackedRecipient,
+        RequestKey, RequestMade, Role, State, Timer, Tracked, TrackedRecipient, warn_time,
     },
     disk::Disk,
     index::Index,
@@ -205,6 +206,8 @@ impl<D: Disk, I: Index> Reading<D, I> {
         let origin = first.origin().ok_or_else(|| damaged(keys::prefix::TRACK))?;
         let (expires, is_origin) = (first.expires(), first.role() == Role::Origin);
         let record = self.get::<MessageRecord>(&keys::message(&message))?;
+        let send_ms = record.as_ref().map_or(0, |record| record.send_ms);
+        let send_at = (send_ms > 0).then(|| Timestamp::from_ms(send_ms));
         let (manifest, body) = match record {
             Some(record) => {
                 let (signed, body) = self.content(&message, record)?;
@@ -224,11 +227,17 @@ impl<D: Disk, I: Index> Reading<D, I> {
                 position: position(recipient, &track),
                 slip: track.slip(),
                 holder: track.holder().filter(|_| track.state() == State::Relayed),
+                held: self.held(&message, recipient, &track)?,
+                recalled: lifecycle::recalled(&track),
+                dead: self.dead(&message, recipient, &track)?,
                 receipts,
             })
         });
         let recipients = recipients.collect::<Result<_, StoreError>>()?;
-        Ok(Some(Tracked { message, manifest, body, origin, expires, recipients }))
+        let warns =
+            manifest.as_ref().filter(|_| is_origin).map(|it| warn_time(it.created, expires));
+        let warns = warns.filter(|warns| *warns < expires);
+        Ok(Some(Tracked { message, manifest, body, origin, expires, warns, send_at, recipients }))
     }
 
     fn kept_receipts(

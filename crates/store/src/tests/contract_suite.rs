@@ -246,9 +246,9 @@ async fn timers_expire_and_forget(engine: &impl Engine) {
     let messages: Vec<_> = (1..=40).map(|n| send(&["KE"], n)).collect();
     let requests = (1..).zip(&messages).map(|(id, sent)| accept(sent, Some(id)));
     store.commit(requests.collect()).await.unwrap();
-    assert!(store.due(at(HOUR_MS - 1), 9).await.unwrap().is_empty());
+    assert!(store.due(at(HOUR_MS * 3 / 4 - 1), 9).await.unwrap().is_empty());
     let mut now = at(HOUR_MS + 5000);
-    for kind in [TimerKind::Expire, TimerKind::Overdue, TimerKind::Forget] {
+    for kind in [TimerKind::Warn, TimerKind::Expire, TimerKind::Overdue, TimerKind::Forget] {
         let due = store.due(now, 9).await.unwrap();
         let ids: usize = due.iter().map(|timer| timer.messages.len()).sum();
         assert!(due.iter().all(|timer| timer.kind == kind), "{due:?}");

@@ -170,7 +170,8 @@ async fn who_comes_while_a_timer_is_handled_is_not_forgotten() {
     }
     let left = store.due(now, 9).await.unwrap();
     let left: Vec<_> = left.iter().map(|timer| (timer.kind, timer.messages.clone())).collect();
-    assert_eq!(left, [(TimerKind::Expire, vec![late.id()])]);
+    let expected = [(TimerKind::Warn, vec![late.id()]), (TimerKind::Expire, vec![early.id()])];
+    assert_eq!(left, expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

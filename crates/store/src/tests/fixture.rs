@@ -140,6 +140,8 @@ pub(super) fn accept(sent: &Sent, request: Option<u8>) -> Operation {
         slips: sent.slips.iter().map(|slip| (slip.clone(), sent.sequence)).collect(),
         desk: "desk".parse().unwrap(),
         request,
+        send_at: None,
+        requeue_of: None,
         now: at(0),
     }))
 }

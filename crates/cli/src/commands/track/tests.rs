@@ -34,6 +34,7 @@ fn tracked() -> TrackResponse {
         state: state.into(),
         holder: recipient.to_owned(),
         receipts,
+        ..RecipientStatus::default()
     };
     TrackResponse {
         message_id: "7xk2mq".repeat(8),

@@ -288,7 +288,9 @@ impl Scene<'_> {
                 prepared.large |= draft.body.len() > LARGE_BODY_BYTES;
                 prepared.requests.extend(draft.request.iter().map(|(key, _)| key.clone()));
                 let Draft { desk, request, .. } = *draft;
-                let accept = Accept { envelope, slips: labels, desk, request, now };
+                let (send_at, requeue_of) = (None, None);
+                let accept =
+                    Accept { envelope, slips: labels, desk, request, send_at, requeue_of, now };
                 prepared.operations.push(Operation::Accept(Box::new(accept)));
                 prepared.answers.waiting.push(Waiting::Submit { accepted, reply, _memory: memory });
             }

@@ -75,6 +75,12 @@ pub(super) struct Queue {
     pub(super) lane: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct HeldBack {
+    pub(super) destination: String,
+    pub(super) reason: &'static str,
+}
+
 type Float = Gauge<f64, AtomicU64>;
 
 pub(super) struct Families {
@@ -83,6 +89,7 @@ pub(super) struct Families {
     pub(super) relayed: Family<LaneLabel, Counter>,
     pub(super) acknowledged: Counter,
     pub(super) expired: Counter,
+    pub(super) expiry_near: Counter,
     pub(super) refused: Family<ReasonFace, Counter>,
     pub(super) receipts: Family<KindLabel, Counter>,
     pub(super) connect_attempts: Family<Peer, Counter>,
@@ -93,6 +100,7 @@ pub(super) struct Families {
     pub(super) forward_seconds: Histogram,
     pub(super) queue_messages: Family<Queue, Gauge>,
     pub(super) queue_oldest_age_seconds: Family<Queue, Float>,
+    pub(super) held_messages: Family<HeldBack, Gauge>,
     pub(super) link_up: Family<Peer, Gauge>,
     pub(super) link_in_flight: Family<Peer, Gauge>,
     pub(super) link_round_trip_seconds: Family<Peer, Float>,
@@ -113,6 +121,7 @@ impl Families {
             relayed: make.plain("relayed", "Messages for others taken into custody"),
             acknowledged: make.plain("acknowledged", "Messages that this bureau's desks took"),
             expired: make.plain("expired", "Messages that expired in custody"),
+            expiry_near: make.plain("expiry_near", "Own messages that are late, with a warning"),
             refused: make.plain("refused", "What a face refused"),
             receipts: make.plain("receipts", "Receipts that came and count"),
             connect_attempts: make.plain("links_connect_attempts", "Dials of configured peers"),
@@ -136,6 +145,7 @@ impl Families {
                 "Age of the oldest message that waits; alarm on this",
                 Unit::Seconds,
             ),
+            held_messages: make.plain("held_messages", "Messages that are held back"),
             link_up: make.plain("link_up", "1 while the link to a peer is up"),
             link_in_flight: make.plain("link_in_flight", "Parcels sent and not yet answered"),
             link_round_trip_seconds: make.measured(
@@ -184,6 +194,7 @@ impl Families {
     pub(super) fn clear_gauges(&self) {
         self.queue_messages.clear();
         self.queue_oldest_age_seconds.clear();
+        self.held_messages.clear();
         self.link_up.clear();
         self.link_in_flight.clear();
         self.link_round_trip_seconds.clear();

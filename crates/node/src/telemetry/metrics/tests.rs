@@ -21,6 +21,7 @@ fn what_happens_is_counted_under_its_name() {
     metrics.relayed(Lane::Priority);
     metrics.acknowledged();
     metrics.expired();
+    metrics.expiry_near();
     metrics.refused("desk", "BODY_TOO_LARGE");
     metrics.receipt(ReceiptKind::PassedOn);
     metrics.connect_attempt(bureau("KE"));
@@ -35,6 +36,7 @@ fn what_happens_is_counted_under_its_name() {
         "bureau_relayed_total{lane=\"PRIORITY\"} 1",
         "bureau_acknowledged_total 1",
         "bureau_expired_total 1",
+        "bureau_expiry_near_total 1",
         "bureau_refused_total{reason=\"BODY_TOO_LARGE\",face=\"desk\"} 1",
         "bureau_receipts_total{kind=\"PASSED_ON\"} 1",
         "bureau_receipts_total{kind=\"DELIVERED\"} 0",
@@ -57,6 +59,7 @@ fn gauges_are_read_when_asked_for_and_stale_ones_are_gone() {
     let metrics = Metrics::new();
     metrics.on_scrape(|gauges| {
         gauges.queue(bureau("KE"), Lane::Flash, 7, Duration::from_millis(1500));
+        gauges.held(bureau("KE"), "POISON", 2);
         gauges.link(bureau("KE"), true, 3, Duration::from_millis(250));
         gauges.link(bureau("BR"), false, 0, Duration::from_secs(9));
         gauges.certificate_expiry(Timestamp::from_ms(1_800_000_000_500));
@@ -67,6 +70,7 @@ fn gauges_are_read_when_asked_for_and_stale_ones_are_gone() {
     for line in [
         "bureau_queue_messages{destination=\"KE\",lane=\"FLASH\"} 7",
         "bureau_queue_oldest_age_seconds{destination=\"KE\",lane=\"FLASH\"} 1.5",
+        "bureau_held_messages{destination=\"KE\",reason=\"POISON\"} 2",
         "bureau_link_up{peer=\"KE\"} 1",
         "bureau_link_up{peer=\"BR\"} 0",
         "bureau_link_in_flight{peer=\"KE\"} 3",
@@ -126,12 +130,13 @@ fn every_name_has_the_prefix_a_help_and_stands_once() {
     metrics.watch_handshakes("desk", Arc::default());
     metrics.on_scrape(|gauges| {
         gauges.queue(bureau("KE"), Lane::Flash, 1, Duration::from_secs(1));
+        gauges.held(bureau("KE"), "OPERATOR", 1);
         gauges.link(bureau("KE"), true, 1, Duration::from_secs(1));
     });
     let text = metrics.encode().unwrap();
     let helps = text.lines().filter_map(|line| line.strip_prefix("# HELP "));
     let names: Vec<&str> = helps.map(|help| help.split_once(' ').unwrap().0).collect();
-    assert_eq!(names.len(), 24, "{names:?}");
+    assert_eq!(names.len(), 26, "{names:?}");
     assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
     assert!(names.iter().all(|name| name.starts_with("bureau_")), "{names:?}");
     let samples = text.lines().filter(|line| !line.starts_with('#'));
