@@ -13,6 +13,7 @@
 
 pub mod desk;
 pub mod peer;
+pub mod proxy;
 // For attacks only; the bench has no use for them.
 #[cfg(test)]
 pub mod raw;
@@ -30,6 +31,7 @@ use std::{
 };
 
 pub use desk::Desk;
+use proxy::{Link, Plan};
 
 /// How the program is run: its path, and what stands before its own arguments.
 #[derive(Debug, Clone)]
@@ -100,6 +102,33 @@ impl Network {
         let path = self.config(bureau);
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, change(text)).unwrap();
+    }
+
+    /// Lays a link between two bureaus: the first dials the second through it, and the second does
+    /// not dial.
+    pub async fn over(&self, from: &str, to: &str, plan: impl FnOnce(Plan) -> Plan) -> Link {
+        let config: toml::Table = fs::read_to_string(self.config(to)).unwrap().parse().unwrap();
+        let target = config["link"]["listen"].as_str().unwrap().parse().unwrap();
+        let link = plan(Link::to(target)).open().await;
+        self.peer(from, to, |peer| {
+            let address = link.address().to_string();
+            peer.insert("addresses".to_owned(), vec![toml::Value::String(address)].into());
+        });
+        self.peer(to, from, |peer| {
+            peer.insert("dial".to_owned(), false.into());
+        });
+        link
+    }
+
+    /// Changes what a bureau's configuration says of a peer.
+    pub fn peer(&self, bureau: &str, peer: &str, change: impl FnOnce(&mut toml::Table)) {
+        self.configure(bureau, |text| {
+            let mut config: toml::Table = text.parse().unwrap();
+            let peers = config["peer"].as_array_mut().unwrap().iter_mut();
+            let mut peers = peers.map(|peer| peer.as_table_mut().unwrap());
+            change(peers.find(|found| found["bureau"].as_str() == Some(peer)).unwrap());
+            config.to_string()
+        });
     }
 
     /// Starts a bureau's node and waits until it serves.
