@@ -12,6 +12,7 @@
 )]
 
 pub mod desk;
+pub mod files;
 pub mod peer;
 pub mod proxy;
 // For attacks only; the bench has no use for them.
@@ -31,6 +32,7 @@ use std::{
 };
 
 pub use desk::Desk;
+pub use proxy::Chance;
 use proxy::{Link, Plan};
 
 /// How the program is run: its path, and what stands before its own arguments.

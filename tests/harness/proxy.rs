@@ -84,6 +84,7 @@ pub(super) struct State {
     cuts: watch::Sender<u64>,
     lines: [Mutex<Line>; 2],
     chance: Mutex<Chance>,
+    entered: [AtomicU64; 2],
     carried: [AtomicU64; 2],
     connections: AtomicU64,
     /// Bytes until the next cut.
@@ -162,6 +163,7 @@ impl Plan {
             cuts: watch::Sender::new(0),
             lines,
             chance: Mutex::new(chance),
+            entered: Default::default(),
             carried: Default::default(),
             connections: AtomicU64::new(0),
             left: AtomicI64::new(NEVER),
@@ -189,6 +191,11 @@ impl Link {
     /// Where it begins.
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Bytes that were put in at the beginning of a direction; those lost at a cut among them.
+    pub fn entered(&self, way: Way) -> u64 {
+        self.state.entered[way as usize].load(Ordering::Relaxed)
     }
 
     /// Bytes that came out at the end of a direction.

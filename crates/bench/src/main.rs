@@ -3,6 +3,7 @@
 //!
 //! - `store`: appends with one sync, alone and in groups, beside the store's committer;
 //! - `accept`: the same, and whole nodes: durable submissions a second, and the way to the next node;
+//! - `slow-link`: a file on slow links and what is urgent beside it; `wire`: bytes of everything;
 //! - `soak kill`: nodes killed at random under load; `backlog`: a peer that was away.
 //!
 //! Nodes are started by running this very program again as `bureau`.
@@ -24,8 +25,10 @@ mod backlog;
 mod desks;
 mod disk;
 mod report;
+mod slow;
 mod soak;
 mod store;
+mod wire;
 
 use std::process::ExitCode;
 
@@ -64,6 +67,14 @@ enum Command {
         /// How many.
         #[arg(long, default_value_t = 10_000)]
         queued: usize,
+    },
+    /// A file on slow links, and how long urgent messages take beside it.
+    SlowLink(slow::Slow),
+    /// What crosses a link, in bytes: messages, receipts, an idle hour.
+    Wire {
+        /// How long an idle link is measured.
+        #[arg(long, default_value_t = 120)]
+        idle_seconds: u64,
     },
     /// The program itself.
     #[command(hide = true)]
@@ -135,6 +146,8 @@ async fn run(command: Command, output: Format) -> bool {
             soak::kill(cycles, rate, seed, output).await
         }
         Command::Backlog { queued } => backlog::run(queued, output).await,
+        Command::SlowLink(slow) => slow::run(slow, output).await,
+        Command::Wire { idle_seconds } => wire::run(idle_seconds, output).await,
         Command::Bureau { .. } => true,
     }
 }

@@ -1,6 +1,11 @@
 //! How a bad link carries one connection: what it reads stands in line, is on its way, and comes out.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
@@ -119,6 +124,7 @@ async fn take(
         if count == 0 {
             return Ok(());
         }
+        state.entered[way as usize].fetch_add(count as u64, Ordering::Relaxed);
         last = last.max(arrival(state, way, count));
         let piece = Piece { at: last, bytes: buffer[..count].to_vec() };
         if pieces.send(piece).await.is_err() {
