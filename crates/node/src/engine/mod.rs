@@ -5,12 +5,13 @@
 //! - [`intake`]: what a link brings, verified, decided and answered;
 //! - [`links`]: the peers, their links, and which one leads where;
 //! - [`session`]: one link while it is up; [`pump`]: what it sends; [`outbound`]: its way out;
-//! - [`dialer`]: how a link comes up;
+//! - [`dialer`]: how a link comes up; [`doing`]: what it is doing, for those who ask;
 //! - [`timers`]: expiry and forgetting; [`wake`]: what is new is told to the links;
 //! - [`quota`]: how much one desk may ask for;
 //! - [`machine`]: chance, and a place for long work.
 
 pub mod dialer;
+pub mod doing;
 pub mod intake;
 pub mod links;
 pub mod machine;

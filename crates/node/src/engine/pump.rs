@@ -393,6 +393,7 @@ impl<'a> Pump<'a> {
         let number = self.last_parcel;
         tracing::debug!(event = "parcel_sent", message = %message, peer = %peer, parcel = number,
             slips = encoded.len(), bytes);
+        self.slot.doing.sent(message, slips.keys().copied());
         self.flight.begin(number, message, slips, bytes);
         self.drain.take();
         Ok(Some(wire::Parcel { number, envelope, slips: encoded, hops: entry.hops }))
@@ -446,6 +447,7 @@ impl<'a> Pump<'a> {
             PumpEvent::Answered(answered) => {
                 for slip in answered {
                     self.flight.release(slip);
+                    self.slot.doing.answered(slip.0, slip.1);
                 }
                 Ok(())
             }

@@ -105,6 +105,8 @@ impl Pump<'_> {
         };
         let going = |content: &Content| Going { content: *content, offset: None };
         let contents = manifest.attachments.iter().map(going).collect();
+        let total = manifest.attachments.iter().map(|content| content.size).sum();
+        self.slot.doing.offered((index, number), message, total);
         self.transfers.messages.insert(message);
         self.transfers.open.insert((index, number), Transfer { queued, contents });
         tracing::debug!(event = "attachments_offered", message = %message, peer = %self.slot.peer);
@@ -134,6 +136,7 @@ impl Pump<'_> {
             // After the last part nothing is sent until the peer says that all is there, or not.
             going.offset = (next < content.size).then_some(next);
         }
+        self.slot.doing.progressed(key, content.digest, next);
         let digest = Bytes::copy_from_slice(&content.digest);
         self.outbound.send(Kind::Part(wire::Part { digest, offset, data })).await
     }
@@ -141,9 +144,13 @@ impl Pump<'_> {
     /// The peer says from where on it needs an attachment; its size: it has all.
     pub(super) fn part_taken(&mut self, taken: &wire::PartTaken) {
         let Ok(digest) = <[u8; 32]>::try_from(taken.digest.as_ref()) else { return };
-        let contents = self.transfers.open.values_mut().flat_map(|transfer| &mut transfer.contents);
-        for going in contents.filter(|going| going.content.digest == digest) {
-            going.offset = Some(taken.offset.min(going.content.size));
+        for (key, transfer) in &mut self.transfers.open {
+            let contents = &mut transfer.contents;
+            for going in contents.iter_mut().filter(|going| going.content.digest == digest) {
+                let offset = taken.offset.min(going.content.size);
+                going.offset = Some(offset);
+                self.slot.doing.progressed(*key, digest, offset);
+            }
         }
         let done = |(key, transfer): (&(usize, u64), &Transfer)| {
             transfer.contents.iter().all(Going::is_there).then_some(*key)
@@ -160,6 +167,7 @@ impl Pump<'_> {
 
     fn end_transfer(&mut self, key: (usize, u64)) -> Option<Transfer> {
         let transfer = self.transfers.open.remove(&key)?;
+        self.slot.doing.transferred(key);
         self.transfers.messages.remove(&transfer.queued.entry.message);
         for position in std::mem::take(&mut self.transfers.put_off).into_values() {
             self.cursors.rewind(position);

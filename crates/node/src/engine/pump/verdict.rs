@@ -64,13 +64,16 @@ impl Pump<'_> {
         let verdict = Verdict::of(&rejection, &reason);
         for recipient in concerned {
             let Some(carried) = self.flight.release((message, recipient)) else { continue };
+            self.slot.doing.answered(message, recipient);
             match verdict {
                 Verdict::Later => {
-                    self.paused_until = Some(Instant::now() + LATER);
+                    let until = Instant::now() + LATER;
+                    self.paused_until = Some(until);
+                    self.slot.doing.paused(until, &reason, false);
                     self.cursors.rewind(carried.position);
                 }
                 // It stays in the queue, and is offered again on the next link.
-                Verdict::Keep => {}
+                Verdict::Keep => self.slot.doing.kept(message, recipient, &reason),
                 Verdict::Never => self.give_up(message, recipient, carried, &reason).await?,
             }
         }
@@ -87,11 +90,16 @@ impl Pump<'_> {
         match Verdict::of(rejection, &reason) {
             Verdict::Later => {
                 // Only attachments wait: what has none goes on.
-                self.transfers.paused_until = Some(Instant::now() + LATER);
+                let until = Instant::now() + LATER;
+                self.transfers.paused_until = Some(until);
+                self.slot.doing.paused(until, &reason, true);
                 self.cursors.rewind(entry.position);
                 Ok(())
             }
-            Verdict::Keep => Ok(()),
+            Verdict::Keep => {
+                self.slot.doing.kept(entry.message, entry.position.destination, &reason);
+                Ok(())
+            }
             Verdict::Never => {
                 let others = self.engine.store.queued_slips(entry.message).await;
                 let others = others.map_err(|error| End::of_store(&error))?;
