@@ -2,7 +2,7 @@
 
 use bureau_core::Timestamp;
 use bureau_proto::{
-    admin::v1::LinkState,
+    admin::v1::{ExplanationCause, LinkState, NodeRole},
     desk::v1::DeliveryState,
     envelope::v1::{HandlingCode, Kind, Lane, Purpose, ReceiptKind},
 };
@@ -29,6 +29,8 @@ texts! {
     delivery_state: DeliveryState, "DELIVERY_STATE_";
     receipt_kind: ReceiptKind, "RECEIPT_KIND_";
     link_state: LinkState, "LINK_STATE_";
+    cause: ExplanationCause, "EXPLANATION_CAUSE_";
+    node_role: NodeRole, "NODE_ROLE_";
 }
 
 /// A time for programs: RFC 3339 in UTC, to the millisecond.
@@ -47,6 +49,21 @@ pub(crate) fn shown_distance(wire: Option<&prost_types::Timestamp>, now: Timesta
     let distance = now.since(time);
     let length = crate::duration::show(distance.unsigned_abs() / 1000);
     if distance < -999 { format!("in {length}") } else { format!("{length} ago") }
+}
+
+/// Bytes for people.
+pub(crate) fn shown_bytes(bytes: u64) -> String {
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let (mut value, mut unit) = (bytes as f64 / 1024.0, "KiB");
+    for larger in ["MiB", "GiB", "TiB"] {
+        if value < 1024.0 {
+            break;
+        }
+        (value, unit) = (value / 1024.0, larger);
+    }
+    format!("{value:.1} {unit}")
 }
 
 /// The system's clock.
@@ -91,6 +108,12 @@ mod tests {
         assert_eq!(link_state(1), "UP");
         assert_eq!(purpose(4), "MISSING_PERSON");
         assert_eq!(lane(99), "UNKNOWN_99");
+    }
+
+    #[test]
+    fn bytes_have_a_unit() {
+        let texts = [0, 1023, 1024, 300_000, 20 << 20, 1 << 40].map(shown_bytes);
+        assert_eq!(texts, ["0 B", "1023 B", "1.0 KiB", "293.0 KiB", "20.0 MiB", "1.0 TiB"]);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::{
 use bureau_core::{BureauCode, MessageId};
 use tokio::time::Instant;
 
+/// Messages whose attachments are on their way at one time. What comes later waits in the store.
+pub(super) const OPEN_MAX: usize = 8;
 /// Refusals that are remembered on one link. A peer that refuses more than this has one fault, not
 /// many: the last ones tell it.
 const KEPT_MAX: usize = 256;
@@ -63,8 +65,8 @@ pub struct View {
     pub sent: Option<Instant>,
     /// Its attachments are on their way.
     pub attachments: Option<Going>,
-    /// Attachments of so many other messages are on their way.
-    pub transfers: usize,
+    /// Attachments of so many other messages are on their way, and there is no place for more.
+    pub transfers_full: Option<usize>,
     /// The peer did not take it on this link: why, and when. It is offered again on the next one.
     pub kept: Option<(String, Instant)>,
     /// The peer asked for patience with everything.
@@ -166,7 +168,8 @@ impl Doing {
         View {
             sent: inner.in_flight.get(&slip).copied(),
             attachments: going,
-            transfers: inner.transfers.len() - usize::from(going.is_some()),
+            transfers_full: (inner.transfers.len() >= OPEN_MAX && going.is_none())
+                .then_some(inner.transfers.len()),
             kept: inner.kept.get(&slip).map(|kept| (kept.reason.clone(), kept.at)),
             pause: pause(&inner.all),
             attachments_pause: pause(&inner.attachments),
@@ -207,7 +210,10 @@ mod tests {
         doing.progressed((3, 1), [2; 32], 50);
         let second = doing.view(message(3), ke, now);
         let going = second.attachments.unwrap();
-        assert_eq!((going.total, going.sent, going.before, second.transfers), (50, 0, 190, 1));
+        assert_eq!((going.total, going.sent, going.before), (50, 0, 190));
+        assert_eq!(doing.view(message(9), ke, now).transfers_full, None);
+        (3..=8).for_each(|number| doing.offered((3, number), message(100), 1));
+        assert_eq!(doing.view(message(9), ke, now).transfers_full, Some(OPEN_MAX));
         doing.transferred((3, 1));
         assert_eq!(doing.view(message(3), ke, now).attachments.unwrap().before, 0);
         assert_eq!(doing.view(message(2), ke, now).attachments, None);

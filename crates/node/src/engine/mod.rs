@@ -7,11 +7,13 @@
 //! - [`session`]: one link while it is up; [`pump`]: what it sends; [`outbound`]: its way out;
 //! - [`dialer`]: how a link comes up; [`doing`]: what it is doing, for those who ask;
 //! - [`timers`]: expiry and forgetting; [`wake`]: what is new is told to the links;
+//! - [`explain`]: where a message is and why it is not further; [`shape`]: how long what waits has;
 //! - [`quota`]: how much one desk may ask for;
 //! - [`machine`]: chance, and a place for long work.
 
 pub mod dialer;
 pub mod doing;
+pub mod explain;
 pub mod intake;
 pub mod links;
 pub mod machine;
@@ -20,6 +22,7 @@ pub mod pump;
 pub mod quota;
 pub mod scribe;
 pub mod session;
+pub mod shape;
 mod squeeze;
 pub mod submission;
 pub mod timers;

@@ -10,10 +10,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Pump;
-use crate::engine::outbound::End;
-
-/// Messages whose attachments are on their way at one time. What comes later waits in the store.
-const OPEN_MAX: usize = 8;
+use crate::engine::{doing::OPEN_MAX, outbound::End};
 
 /// Transfers of one link.
 #[derive(Default)]
