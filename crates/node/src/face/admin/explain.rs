@@ -43,14 +43,7 @@ impl AdminFace {
             let some = self.engine.store.find(prefix.clone(), role).await;
             found.extend(some.map_err(|error| store_refusal(&error))?);
         }
-        // To a message of several recipients a node may be several things.
-        found.sort_unstable();
-        found.dedup();
-        match found.as_slice() {
-            [] => Err(unknown()),
-            [message] => Ok(*message),
-            _ => Err(Refusal::new(Reason::AmbiguousId, "more than one message begins like this")),
-        }
+        one_of(found)
     }
 
     pub(super) async fn shape(
@@ -77,6 +70,17 @@ impl AdminFace {
             rows: rows.collect(),
             complete: shape.complete,
         })
+    }
+}
+
+/// The one message that was found. To a message of several recipients a node may be several things.
+fn one_of(mut found: Vec<MessageId>) -> Result<MessageId, Refusal> {
+    found.sort_unstable();
+    found.dedup();
+    match found.as_slice() {
+        [] => Err(unknown()),
+        [message] => Ok(*message),
+        _ => Err(Refusal::new(Reason::AmbiguousId, "more than one message begins like this")),
     }
 }
 
@@ -204,5 +208,19 @@ const fn cause(cause: Cause) -> ExplanationCause {
         Cause::KeptForLater => ExplanationCause::KeptForLater,
         Cause::AheadInQueue => ExplanationCause::AheadInQueue,
         Cause::Next => ExplanationCause::Next,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_names_one_message_or_none() {
+        let (one, other) = (MessageId([1; 32]), MessageId([2; 32]));
+        assert_eq!(one_of(vec![one, one]).unwrap(), one);
+        assert_eq!(one_of(vec![other, one]).unwrap_err().reason, Reason::AmbiguousId);
+        assert_eq!(one_of(Vec::new()).unwrap_err().reason, Reason::NotFound);
     }
 }
