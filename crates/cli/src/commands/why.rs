@@ -164,7 +164,9 @@ fn headline(explanation: &Explanation, now: Timestamp) -> String {
         DeliveryState::Acknowledged => "is done".to_owned(),
         DeliveryState::Refused => "is refused".to_owned(),
         DeliveryState::Expired => "has expired".to_owned(),
-        _ => wire::delivery_state(explanation.state),
+        DeliveryState::Held => "is held here".to_owned(),
+        DeliveryState::Recalled => "is recalled".to_owned(),
+        DeliveryState::Unspecified => wire::delivery_state(explanation.state),
     };
     let since = match explanation.since_time {
         Some(time) if explanation.since_time != explanation.enqueue_time => {

@@ -10,7 +10,7 @@ mod words;
 use std::time::Duration;
 
 use bureau_core::{BureauCode, DeskName, Lane, Timestamp, receipt::ReceiptKind};
-use bureau_store::contract::{Role, State};
+use bureau_store::contract::{Held, HoldReason, Recalled, Role, State};
 
 use super::links::LinkState;
 
@@ -35,6 +35,10 @@ pub struct Facts {
     pub said: Vec<Said>,
     /// Its place in the inbox of this bureau.
     pub inbox: Option<InInbox>,
+    /// Why it is held back, while it is.
+    pub held: Option<Held>,
+    /// When and by whom it was recalled.
+    pub recalled: Option<Recalled>,
     /// What is known while it waits here.
     pub waiting: Option<Waiting>,
 }
@@ -122,6 +126,8 @@ pub struct Hop {
     pub rate: u64,
     /// The last round trip.
     pub round_trip: Duration,
+    /// An operator holds everything back that goes over this peer.
+    pub held: Option<Held>,
     /// When attachments may go again; `None`: now.
     pub bulk_from: Option<Timestamp>,
     /// What the link does with this message.
@@ -178,6 +184,16 @@ pub enum Cause {
     Refused,
     /// Its time is over.
     Expired,
+    /// Its sender took it back.
+    Recalled,
+    /// An operator holds it back here.
+    HeldByOperator,
+    /// Its sender named a time before which it must not go.
+    Scheduled,
+    /// Links ended over it, or it cannot be read: it is held so that the line behind moves on.
+    Quarantined,
+    /// An operator holds everything back that goes over the next hop.
+    PeerHeld,
     /// Another node has custody of it.
     WithRelay,
     /// No configured peer leads to the recipient.
@@ -289,6 +305,11 @@ pub fn explain(facts: &Facts) -> Explanation {
         State::Delivered | State::Acknowledged => arrived(facts, &mut explanation),
         State::Refused => ended(facts, Cause::Refused, ReceiptKind::Refused, &mut explanation),
         State::Expired => ended(facts, Cause::Expired, ReceiptKind::Expired, &mut explanation),
+        State::Held => held_back(facts, &mut explanation),
+        State::Recalled => {
+            explanation.cause = Cause::Recalled;
+            explanation.since = facts.recalled.as_ref().map(|recalled| recalled.time);
+        }
     }
     explanation.sentence = words::sentence(facts, &explanation);
     explanation.advice = words::advice(facts, &explanation);
@@ -302,6 +323,19 @@ fn last_said(facts: &Facts, kind: ReceiptKind) -> Option<&Said> {
 fn ended(facts: &Facts, cause: Cause, kind: ReceiptKind, explanation: &mut Explanation) {
     explanation.cause = cause;
     explanation.since = last_said(facts, kind).map(|said| said.time);
+}
+
+fn held_back(facts: &Facts, explanation: &mut Explanation) {
+    explanation.place = Place::Here;
+    let held = facts.held.as_ref();
+    explanation.cause = match held.map(|held| held.reason) {
+        Some(HoldReason::Scheduled) => Cause::Scheduled,
+        Some(HoldReason::Poison) => Cause::Quarantined,
+        Some(HoldReason::Operator) | None => Cause::HeldByOperator,
+    };
+    explanation.since = held.map(|held| held.since);
+    explanation.next_try = held.and_then(|held| held.until);
+    explanation.estimate_basis = "unknown while it is held back".to_owned();
 }
 
 fn arrived(facts: &Facts, explanation: &mut Explanation) {
@@ -366,6 +400,9 @@ fn cause(facts: &Facts, waiting: &Waiting) -> (Cause, Timestamp, Option<Timestam
     let Some(hop) = &waiting.hop else { return (Cause::NoRoute, since, None) };
     if waiting.previous_hop == Some(hop.peer) {
         return (Cause::OnlyWayBack, since, None);
+    }
+    if let Some(held) = &hop.held {
+        return (Cause::PeerHeld, held.since, held.until);
     }
     match hop.state {
         LinkState::Down => return (Cause::LinkDown, hop.since, hop.next_attempt),

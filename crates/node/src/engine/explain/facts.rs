@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bureau_core::{BureauCode, Lane, Manifest, MessageId, Roster, Timestamp, receipt};
 use bureau_store::{
     StoreError,
-    contract::{Depth, QueuePosition, QueuedEntry, Role, Tracked, TrackedRecipient},
+    contract::{Depth, Held, QueuePosition, QueuedEntry, Role, Tracked, TrackedRecipient},
 };
 use tokio::time::Instant;
 
@@ -56,7 +56,8 @@ pub async fn gather(
     recipient: Option<BureauCode>,
 ) -> Result<Option<Explained>, StoreError> {
     let Some(tracked) = engine.store.track(message).await? else { return Ok(None) };
-    let mut gathering = Gathering::new(engine);
+    let held = engine.store.held_peers().await?;
+    let mut gathering = Gathering::new(engine, held);
     let mut explanations = Vec::new();
     for track in &tracked.recipients {
         if recipient.is_none_or(|recipient| recipient == track.recipient) {
@@ -75,12 +76,13 @@ struct Gathering<'a> {
     instant: Instant,
     peers: BTreeMap<BureauCode, (Option<Peer>, LinkStatus)>,
     depths: Vec<Depth>,
+    held: BTreeMap<BureauCode, Held>,
     /// Messages that may still be looked at.
     budget: usize,
 }
 
 impl<'a> Gathering<'a> {
-    fn new(engine: &'a Engine) -> Self {
+    fn new(engine: &'a Engine, held: Vec<(BureauCode, Held)>) -> Self {
         let peers = engine.links.statuses().into_iter();
         Self {
             engine,
@@ -89,6 +91,7 @@ impl<'a> Gathering<'a> {
             instant: Instant::now(),
             peers: peers.map(|(code, configured, status)| (code, (configured, status))).collect(),
             depths: engine.store.depths(),
+            held: held.into_iter().collect(),
             budget: COUNTED_IN_ALL_MAX,
         }
     }
@@ -124,6 +127,8 @@ impl<'a> Gathering<'a> {
             holder: track.holder,
             said: said.collect(),
             inbox: self.inbox(tracked.message, track).await?,
+            held: track.held.clone(),
+            recalled: track.recalled.clone(),
             waiting,
         })
     }
@@ -207,6 +212,7 @@ impl<'a> Gathering<'a> {
             last_reason: status.last_reason.clone(),
             rate: status.rate_bytes_per_second,
             round_trip: status.round_trip,
+            held: self.held.get(&peer).cloned(),
             bulk_from: hours.and_then(|hours| opens(hours, self.now)),
             doing: self.doing(view),
         })

@@ -23,6 +23,7 @@ fn hop(peer: &str) -> Hop {
         last_reason: String::new(),
         rate: 8_000,
         round_trip: Duration::from_millis(600),
+        held: None,
         bulk_from: None,
         doing: Doing::default(),
     }
@@ -52,6 +53,8 @@ fn facts(state: State) -> Facts {
         holder: None,
         said: Vec::new(),
         inbox: None,
+        held: None,
+        recalled: None,
         waiting: None,
     }
 }
@@ -236,6 +239,38 @@ fn what_is_not_here_is_where_a_receipt_says() {
     let taken = explain(&Facts { said: vec![delivered, taken], ..facts(State::Acknowledged) });
     let sentence = "desk desk of KE has taken it over, by its own receipt";
     assert_eq!((taken.since, &*taken.sentence), (Some(at(60)), sentence));
+}
+
+#[test]
+fn what_is_held_back_says_by_whom_and_until_when() {
+    let held = |reason, until, note: &str| Held {
+        reason,
+        since: at(30),
+        until,
+        desk: Some("duty".parse().unwrap()),
+        note: note.to_owned(),
+    };
+    let back = |held| explain(&Facts { held: Some(held), ..facts(State::Held) });
+    let operator = back(held(HoldReason::Operator, None, "await the judge"));
+    assert_eq!((operator.cause, operator.place), (Cause::HeldByOperator, Place::Here));
+    assert_eq!(operator.sentence, "desk duty holds it back: await the judge");
+    assert_eq!((operator.since, operator.next_try), (Some(at(30)), None));
+    let scheduled = back(held(HoldReason::Scheduled, Some(at(900)), ""));
+    assert_eq!((scheduled.cause, scheduled.next_try), (Cause::Scheduled, Some(at(900))));
+    let poison = back(held(HoldReason::Poison, None, "3 links ended over it"));
+    assert_eq!(poison.cause, Cause::Quarantined);
+    assert_eq!(poison.sentence, "the node put it aside: 3 links ended over it");
+
+    let peer = with_hop(|hop| hop.held = Some(held(HoldReason::Operator, None, "")));
+    assert_eq!((peer.cause, peer.estimate), (Cause::PeerHeld, None));
+    assert_eq!(peer.sentence, "desk duty holds all that goes over KE back");
+
+    let desk = "desk".parse().unwrap();
+    let recalled = Recalled { time: at(40), desk, may_have_left: true };
+    let recalled = explain(&Facts { recalled: Some(recalled), ..facts(State::Recalled) });
+    assert_eq!((recalled.cause, recalled.place), (Cause::Recalled, Place::Nowhere));
+    let sentence = "desk desk took it back; it was offered before, and KE may have it";
+    assert_eq!(recalled.sentence, sentence);
 }
 
 #[test]

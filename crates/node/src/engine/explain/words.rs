@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bureau_core::{Timestamp, receipt::ReceiptKind};
-use bureau_store::contract::Role;
+use bureau_store::contract::{Held, Role};
 
 use super::{Cause, Explanation, Facts, Hop, Place, Waiting, last_said};
 
@@ -26,6 +26,16 @@ pub(super) fn sentence(facts: &Facts, explanation: &Explanation) -> String {
             Some(said) => format!("it was not delivered in time, says {}", said.signer),
             None => "it was not delivered in time".to_owned(),
         },
+        Cause::Recalled => recalled(facts),
+        Cause::HeldByOperator => held("it", facts.held.as_ref()),
+        Cause::Scheduled => "its sender named a time before which it must not go".to_owned(),
+        Cause::Quarantined => match facts.held.as_ref().map(|held| held.note.as_str()) {
+            None | Some("") => "the node put it aside, so that the line behind moves on".to_owned(),
+            Some(note) => format!("the node put it aside: {note}"),
+        },
+        Cause::PeerHeld => {
+            held(&format!("all that goes over {peer}"), hop.and_then(|hop| hop.held.as_ref()))
+        }
         Cause::WithRelay => match explanation.place {
             Place::Relay(holder) => format!("{holder} has custody of it, by its own receipt"),
             _ => "another node has custody of it".to_owned(),
@@ -61,6 +71,24 @@ pub(super) fn sentence(facts: &Facts, explanation: &Explanation) -> String {
         }
         Cause::AheadInQueue => format!("others go to {peer} before it"),
         Cause::Next => format!("it is the next to go to {peer}"),
+    }
+}
+
+fn recalled(facts: &Facts) -> String {
+    let Some(recalled) = &facts.recalled else { return "its sender took it back".to_owned() };
+    let left = match recalled.may_have_left {
+        true => format!("; it was offered before, and {} may have it", facts.recipient),
+        false => String::new(),
+    };
+    format!("desk {} took it back{left}", recalled.desk)
+}
+
+fn held(what: &str, held: Option<&Held>) -> String {
+    let by = held.and_then(|held| held.desk.as_ref());
+    let by = by.map_or_else(|| "this node".to_owned(), |desk| format!("desk {desk}"));
+    match held.map(|held| held.note.as_str()) {
+        None | Some("") => format!("{by} holds {what} back"),
+        Some(note) => format!("{by} holds {what} back: {note}"),
     }
 }
 
@@ -130,6 +158,7 @@ pub(super) fn estimate(
     match cause {
         Cause::Expired => return (None, String::new()),
         Cause::OnlyWayBack => return unknown("without a way on"),
+        Cause::PeerHeld => return unknown("while the peer is held"),
         Cause::LinkDown | Cause::LinkConnecting => return unknown("while the link is down"),
         Cause::KeptForLater => return unknown("until the peer takes it"),
         Cause::PeerAskedToWait => return unknown("while the peer asks for patience"),
@@ -191,6 +220,13 @@ pub(super) fn advice(facts: &Facts, explanation: &Explanation) -> String {
             _ => "correct it and send it anew".to_owned(),
         },
         Cause::Expired => "send it anew, with a later expiry".to_owned(),
+        Cause::Recalled => "nothing is left to do".to_owned(),
+        Cause::HeldByOperator => "release it, or ask who holds it back".to_owned(),
+        Cause::Scheduled => "wait; its sender can recall it".to_owned(),
+        Cause::Quarantined => {
+            "see the log for this message; release it when its cause is mended".to_owned()
+        }
+        Cause::PeerHeld => format!("release {peer}, or ask who holds it"),
         Cause::WithRelay => match explanation.place {
             Place::Relay(holder) => format!("ask {holder}, whose operators can ask `bureau why`"),
             _ => String::new(),

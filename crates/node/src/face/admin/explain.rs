@@ -185,6 +185,8 @@ const fn state(state: State) -> DeliveryState {
         State::Acknowledged => DeliveryState::Acknowledged,
         State::Refused => DeliveryState::Refused,
         State::Expired => DeliveryState::Expired,
+        State::Held => DeliveryState::Held,
+        State::Recalled => DeliveryState::Recalled,
     }
 }
 
@@ -195,6 +197,11 @@ const fn cause(cause: Cause) -> ExplanationCause {
         Cause::AttachmentsNotReleased => ExplanationCause::AttachmentsNotReleased,
         Cause::Refused => ExplanationCause::Refused,
         Cause::Expired => ExplanationCause::Expired,
+        Cause::Recalled => ExplanationCause::Recalled,
+        Cause::HeldByOperator => ExplanationCause::HeldByOperator,
+        Cause::Scheduled => ExplanationCause::Scheduled,
+        Cause::Quarantined => ExplanationCause::Quarantined,
+        Cause::PeerHeld => ExplanationCause::PeerHeld,
         Cause::WithRelay => ExplanationCause::WithRelay,
         Cause::NoRoute => ExplanationCause::NoRoute,
         Cause::OnlyWayBack => ExplanationCause::OnlyWayBack,
