@@ -112,23 +112,14 @@ pub(crate) async fn run(
     if output.is_json() {
         return output.document(&View::from(explained));
     }
-    for line in lines(&explained, wire::now()) {
-        match line {
-            Line::Text(text) => output.line(&text)?,
-            Line::Table(table) => output.table(table)?,
-        }
+    for line in lines(&explained, wire::now(), output.width()) {
+        output.line(&line)?;
     }
     Ok(())
 }
 
-/// What is shown.
-pub(crate) enum Line {
-    Text(String),
-    Table(Table),
-}
-
-/// The answer for people.
-pub(crate) fn lines(explained: &ExplainMessageResponse, now: Timestamp) -> Vec<Line> {
+/// The answer for people, for a terminal of so many columns.
+fn lines(explained: &ExplainMessageResponse, now: Timestamp, width: Option<u16>) -> Vec<String> {
     let mut head = Table::pairs();
     let lane = match explained.lane {
         0 => String::new(),
@@ -144,12 +135,18 @@ pub(crate) fn lines(explained: &ExplainMessageResponse, now: Timestamp) -> Vec<L
     let distance = wire::shown_distance(expires, now);
     let word = if distance.ends_with("ago") { "expired" } else { "expires" };
     head.row([word, &format!("{} ({distance})", wire::shown_time(expires))]);
-    let mut lines = vec![Line::Table(head)];
+    let mut lines = head.render(width);
     for explanation in &explained.explanations {
-        lines.push(Line::Text(String::new()));
-        lines.push(Line::Text(headline(explanation, now)));
-        lines.push(Line::Table(details(explanation, now)));
+        lines.push(String::new());
+        lines.extend(told(explanation, now, width));
     }
+    lines
+}
+
+/// What is told of one recipient.
+pub(crate) fn told(explanation: &Explanation, now: Timestamp, width: Option<u16>) -> Vec<String> {
+    let mut lines = vec![headline(explanation, now)];
+    lines.extend(details(explanation, now).render(width));
     lines
 }
 

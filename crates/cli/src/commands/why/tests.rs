@@ -9,7 +9,6 @@
 use bureau_proto::{admin::v1::QueueAheadLane, envelope::v1::Lane};
 
 use super::*;
-use crate::output::{Format, capture};
 
 fn now() -> Timestamp {
     Timestamp::from_ms(1_795_513_545_678)
@@ -62,14 +61,7 @@ fn down() -> Explanation {
 }
 
 fn shown(explained: &ExplainMessageResponse) -> String {
-    let (mut output, answers, _) = capture::output(Format::Table);
-    for line in lines(explained, now()) {
-        match line {
-            Line::Text(text) => output.line(&text).unwrap(),
-            Line::Table(table) => output.table(table).unwrap(),
-        }
-    }
-    answers.text()
+    lines(explained, now(), None).join("\n") + "\n"
 }
 
 #[test]
