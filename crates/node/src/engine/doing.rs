@@ -16,7 +16,7 @@ pub(super) const OPEN_MAX: usize = 8;
 const KEPT_MAX: usize = 256;
 
 /// What is on its way over one link while it is up. As large as the link's window, eight offers and
-/// [`KEPT_MAX`].
+/// 256 refusals.
 #[derive(Debug, Default)]
 pub struct Doing {
     inner: Mutex<Inner>,

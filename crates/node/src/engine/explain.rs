@@ -1,5 +1,5 @@
 //! Where a message is for one recipient, and why it is not further: facts in, explanation out. Pure;
-//! the facts are gathered in [`facts`], the sentences stand in [`words`].
+//! the facts are gathered in `facts`, the sentences stand in `words`.
 //!
 //! An explanation never guesses: a time of arrival is given only where it follows from what was
 //! measured, and then with how.

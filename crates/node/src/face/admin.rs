@@ -1,4 +1,4 @@
-//! The admin face: what an operator asks a node. Explanations are in [`explain`].
+//! The admin face: what an operator asks a node. Explanations are in `explain`.
 
 mod explain;
 
