@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    commands::{check, inbox, queue, send, serve, track, why},
+    commands::{check, inbox, queue, send, serve, track},
     demo,
     net::command as net,
     output::Format,
@@ -60,7 +60,6 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Inbox(inbox::InboxCommand),
     Track(track::TrackArgs),
-    Why(why::WhyArgs),
     /// See what waits at the node for a link
     #[command(subcommand)]
     Queue(queue::QueueCommand),

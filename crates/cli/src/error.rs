@@ -42,6 +42,22 @@ pub(crate) enum CommandError {
     Read { path: PathBuf, source: io::Error },
     #[error("{} is larger than {limit} bytes", path.display())]
     TooLarge { path: PathBuf, limit: u64 },
+    #[error("{} has no bytes: there is nothing to attach", path.display())]
+    Empty { path: PathBuf },
+    #[error("{} has no file name that others could read", path.display())]
+    NoName { path: PathBuf },
+    #[error("{} changed while it was sent", path.display())]
+    Changed { path: PathBuf },
+    #[error("{} is there already", path.display())]
+    Exists { path: PathBuf },
+    #[error("cannot write {}: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("what came of {name} is not what its sender signed")]
+    Corrupt { name: String },
+    #[error("{}", no_attachment(*number, *count))]
+    NoSuchAttachment { number: u32, count: usize },
+    #[error("{} is no folder", path.display())]
+    NoFolder { path: PathBuf },
     #[error("the content is binary ({media_type}): not for a terminal")]
     Binary { media_type: String },
     #[error("the node answered without {0}")]
@@ -86,6 +102,8 @@ impl CommandError {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::NoProfile | Self::Profile(_) | Self::Tls(_) => USAGE,
             Self::TooLarge { .. } => rpc(Code::InvalidArgument),
+            Self::NoSuchAttachment { .. } => rpc(Code::NotFound),
+            Self::Corrupt { .. } => rpc(Code::DataLoss),
             Self::Dial { .. } => rpc(Code::Unavailable),
             Self::Refused(refusal) => rpc(refusal.code),
             Self::Unsure { error, .. } => error.exit_code(),
@@ -104,6 +122,8 @@ impl CommandError {
                 code_name(refusal.code)
             })),
             Self::TooLarge { .. } => Some(Reason::BodyTooLarge.as_str()),
+            Self::NoSuchAttachment { .. } => Some(Reason::NotFound.as_str()),
+            Self::Corrupt { .. } => Some(Reason::DigestMismatch.as_str()),
             Self::Unsure { error, .. } => error.reason(),
             _ => None,
         }
@@ -143,6 +163,17 @@ impl CommandError {
             Self::Binary { .. } => {
                 Some("send it to a file: bureau inbox show ID --content > FILE".to_owned())
             }
+            Self::TooLarge { .. } => Some("send it along as a file: --attach FILE".to_owned()),
+            Self::Changed { .. } => Some("send it again when nobody writes to it".to_owned()),
+            Self::Exists { .. } => Some("replace it with --force, or choose --into".to_owned()),
+            Self::Corrupt { .. } => Some(
+                "nothing was saved; save it again, and if it stays so, have the node's disk \
+                 looked at"
+                    .to_owned(),
+            ),
+            Self::NoFolder { .. } => {
+                Some("make it first; a file is for one attachment: --index N".to_owned())
+            }
             Self::Init(error) => error.hint().map(str::to_owned),
             _ => None,
         }
@@ -166,6 +197,11 @@ impl CommandError {
         }
     }
 
+    /// Whether a refusal is about a field of the request.
+    pub(crate) fn is_about(&self, field: &str) -> bool {
+        self.faults().iter().any(|fault| fault.field == field)
+    }
+
     /// When the node wants to be asked again.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -184,6 +220,13 @@ impl CommandError {
             }
             _ => false,
         }
+    }
+}
+
+fn no_attachment(number: u32, count: usize) -> String {
+    match count {
+        0 => "the message has no attachments".to_owned(),
+        count => format!("there is no attachment {number}; the message has {count}"),
     }
 }
 
@@ -231,6 +274,8 @@ fn refusal_hint(refusal: &ReceivedRefusal) -> Option<String> {
          duration"
     } else if has(Reason::NotUtf8) {
         "text must be UTF-8; for anything else give --media-type, such as application/pdf"
+    } else if has(Reason::AttachmentQuarantined) {
+        "bureau inbox release ID, as a desk with the permission \"release\""
     } else if has(Reason::AmbiguousId) {
         "give more characters of the id"
     } else if let Some(after) = refusal.retry_after {

@@ -4,6 +4,7 @@
 //! - [`Arguments`]: what was typed, or came by the environment;
 //! - `commands`: one file each, from arguments to answer;
 //! - `profile`, `client`: which desk this is, and calls to its node;
+//! - `files`: attachments, from disk to the node and back; `retry`: when to try again;
 //! - `wire`, `duration`: what people write and read for what travels;
 //! - [`Output`]: tables for people, JSON for programs, nothing that steers a terminal;
 //! - `error`: what went wrong, what to do, and the exit code;
@@ -18,9 +19,11 @@ mod commands;
 mod demo;
 mod duration;
 mod error;
+mod files;
 pub mod net;
 mod output;
 mod profile;
+mod retry;
 mod wire;
 
 pub use args::Arguments;

@@ -2,7 +2,7 @@
 
 use bureau_core::Timestamp;
 use bureau_proto::{
-    admin::v1::{ExplanationCause, LinkState, NodeRole},
+    admin::v1::LinkState,
     desk::v1::DeliveryState,
     envelope::v1::{HandlingCode, Kind, Lane, Purpose, ReceiptKind},
 };
@@ -29,8 +29,6 @@ texts! {
     delivery_state: DeliveryState, "DELIVERY_STATE_";
     receipt_kind: ReceiptKind, "RECEIPT_KIND_";
     link_state: LinkState, "LINK_STATE_";
-    cause: ExplanationCause, "EXPLANATION_CAUSE_";
-    node_role: NodeRole, "NODE_ROLE_";
 }
 
 /// A time for programs: RFC 3339 in UTC, to the millisecond.
@@ -51,19 +49,19 @@ pub(crate) fn shown_distance(wire: Option<&prost_types::Timestamp>, now: Timesta
     if distance < -999 { format!("in {length}") } else { format!("{length} ago") }
 }
 
-/// Bytes for people.
-pub(crate) fn shown_bytes(bytes: u64) -> String {
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let (mut value, mut unit) = (bytes as f64 / 1024.0, "KiB");
-    for larger in ["MiB", "GiB", "TiB"] {
-        if value < 1024.0 {
+/// A size for people.
+pub(crate) fn shown_size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let mut shown = format!("{bytes} B");
+    let mut size = bytes as f64;
+    for unit in UNITS {
+        if size < 1024.0 {
             break;
         }
-        (value, unit) = (value / 1024.0, larger);
+        size /= 1024.0;
+        shown = format!("{size:.1} {unit}");
     }
-    format!("{value:.1} {unit}")
+    shown
 }
 
 /// The system's clock.
@@ -111,9 +109,9 @@ mod tests {
     }
 
     #[test]
-    fn bytes_have_a_unit() {
-        let texts = [0, 1023, 1024, 300_000, 20 << 20, 1 << 40].map(shown_bytes);
-        assert_eq!(texts, ["0 B", "1023 B", "1.0 KiB", "293.0 KiB", "20.0 MiB", "1.0 TiB"]);
+    fn sizes_are_short() {
+        let shown = [0, 1023, 1024, 1536, 200 << 20, 5 << 40].map(shown_size);
+        assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "200.0 MiB", "5.0 TiB"]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `bureau inbox`: what arrived, and taking it over.
 
+mod save;
 mod view;
 mod watch;
 
@@ -11,6 +12,7 @@ use bureau_proto::desk::v1::{
 };
 use clap::{Args, Subcommand};
 
+use self::save::{ReleaseArgs, SaveArgs};
 use self::view::{AcknowledgmentView, AcknowledgmentsView, EntryView, InboxView, MessageView};
 pub(crate) use self::watch::WatchArgs;
 use crate::{
@@ -36,6 +38,8 @@ pub(crate) enum InboxCommand {
     Show(ShowArgs),
     Watch(WatchArgs),
     Ack(AckArgs),
+    Save(SaveArgs),
+    Release(ReleaseArgs),
 }
 
 /// List what arrived and is not acknowledged, by inbox number.
@@ -57,10 +61,10 @@ pub(crate) struct ListArgs {
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
-    after_help = "Examples:\n  bureau inbox show 7xk2mq\n  bureau inbox show '#12'\n  bureau inbox show 7xk2mq --content > report.pdf"
+    after_help = "Examples:\n  bureau inbox show 7xk2mq\n  bureau inbox show 12\n  bureau inbox show 7xk2mq --content > report.pdf"
 )]
 pub(crate) struct ShowArgs {
-    /// The message's id, its first 6 or more characters, or '#' and its inbox number
+    /// The message's id, its first 6 or more characters, or its inbox number
     #[arg(value_name = "ID")]
     pub(crate) id: String,
     /// Only the content, byte for byte
@@ -75,10 +79,10 @@ pub(crate) struct ShowArgs {
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
-    after_help = "Examples:\n  bureau inbox ack 7xk2mq\n  bureau inbox ack '#12' '#13'"
+    after_help = "Examples:\n  bureau inbox ack 7xk2mq\n  bureau inbox ack 12 13"
 )]
 pub(crate) struct AckArgs {
-    /// Ids, their first 6 or more characters, or '#' and inbox numbers
+    /// Ids, their first 6 or more characters, or inbox numbers
     #[arg(value_name = "ID", required = true)]
     pub(crate) ids: Vec<String>,
 }
@@ -94,6 +98,8 @@ pub(crate) async fn run(
         InboxCommand::Show(args) => show(args, &desk.desk_face().await?, output).await,
         InboxCommand::Watch(args) => watch::run(args, &desk, output).await,
         InboxCommand::Ack(args) => ack(args, &desk.desk_face().await?, output).await,
+        InboxCommand::Save(args) => save::save(args, &desk, output).await,
+        InboxCommand::Release(args) => save::release(args, &desk.desk_face().await?, output).await,
     }
 }
 
@@ -133,6 +139,10 @@ fn show_list(
     let now = wire::now();
     let acknowledged = entries.iter().any(|entry| entry.acknowledge_time.is_some());
     let mut heads = vec!["#NO", "MESSAGE", "FROM", "LANE", "ARRIVED", "SUBJECT"];
+    let attached = entries.iter().any(|entry| entry.attachment_count > 0);
+    if attached {
+        heads.push("#FILES");
+    }
     if acknowledged {
         heads.push("TAKEN BY");
     }
@@ -146,6 +156,10 @@ fn show_list(
             wire::shown_distance(entry.deliver_time.as_ref(), now),
             subject(entry),
         ];
+        if attached {
+            let count = Some(entry.attachment_count).filter(|count| *count > 0);
+            cells.push(count.map_or_else(|| "-".to_owned(), |count| count.to_string()));
+        }
         if acknowledged {
             cells.push(wire::or_dash(&entry.acknowledge_desk).to_owned());
         }
@@ -165,7 +179,7 @@ fn subject(entry: &InboxEntry) -> String {
 
 async fn show(args: ShowArgs, face: &DeskFace, output: &mut Output) -> Result<(), CommandError> {
     let mut client = face.client.clone();
-    let request = GetInboxMessageRequest { message_id: args.id };
+    let request = GetInboxMessageRequest { message_id: message_of(&args.id) };
     let response = face.call(client.get_inbox_message(request)).await?;
     let message = response.message.ok_or(CommandError::Incomplete("the message"))?;
     if !args.content {
@@ -223,6 +237,10 @@ fn show_message(message: &InboxMessage, output: &mut Output) -> Result<(), Comma
         row("taken", &format!("{taken} by {}", entry.acknowledge_desk));
     }
     output.table(table)?;
+    if !message.attachments.is_empty() {
+        output.line("")?;
+        output.table(attachments(message))?;
+    }
     output.line("")?;
     match text_of(message) {
         Some(text) => output.line(escape::text(text).trim_end_matches('\n')),
@@ -231,6 +249,36 @@ fn show_message(message: &InboxMessage, output: &mut Output) -> Result<(), Comma
             output.line(&format!("({size} bytes of {media_type}: see --content)"))
         }
     }
+}
+
+fn attachments(message: &InboxMessage) -> Table {
+    let held_back = message.attachments.iter().any(|attachment| attachment.quarantined);
+    let mut heads = vec!["#NO", "FILE", "TYPE", "#SIZE"];
+    if held_back {
+        heads.push("");
+    }
+    let mut table = Table::new(&heads);
+    for (number, attachment) in (1..).zip(&message.attachments) {
+        let mut cells = vec![
+            format!("{number}"),
+            attachment.name.clone(),
+            wire::or_dash(&attachment.media_type).to_owned(),
+            wire::shown_size(attachment.size),
+        ];
+        if held_back {
+            let held = if attachment.quarantined { "held back: inbox release" } else { "" };
+            cells.push(held.to_owned());
+        }
+        table.row(cells);
+    }
+    table
+}
+
+/// What is typed for a message: `12` is short for `#12`, because a shell takes `#12` for a remark.
+/// An id's first characters are 6 or more, so nothing else can be meant.
+fn message_of(text: &str) -> String {
+    let short = (1..6).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    if short { format!("#{text}") } else { text.to_owned() }
 }
 
 /// The content, where it is text.
@@ -243,7 +291,8 @@ async fn ack(args: AckArgs, face: &DeskFace, output: &mut Output) -> Result<(), 
     let mut client = face.client.clone();
     let mut acknowledgments = Vec::new();
     for ids in args.ids.chunks(ACKNOWLEDGE_MAX) {
-        let request = AcknowledgeRequest { message_ids: ids.to_vec() };
+        let message_ids = ids.iter().map(|id| message_of(id)).collect();
+        let request = AcknowledgeRequest { message_ids };
         let response = face.call(client.acknowledge(request)).await?;
         acknowledgments.extend(response.acknowledgments.into_iter().map(AcknowledgmentView::from));
     }

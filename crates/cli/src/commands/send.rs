@@ -3,7 +3,6 @@
 use std::{
     io::Read as _,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use bureau_core::Timestamp;
@@ -20,24 +19,24 @@ use crate::{
     client::{Desk, DeskFace},
     duration::Moment,
     error::CommandError,
+    files::{self, Prepared},
     output::Output,
-    wire,
+    retry, wire,
 };
 
 /// Above any body a node takes: a gRPC message of 4 MiB must hold it.
 const CONTENT_BYTES_MAX: u64 = 4 * 1024 * 1024 - 64 * 1024;
 /// Tries of one message.
 const TRIES_MAX: u32 = 5;
-/// The first pause is at most this, each further one twice as long.
-const PAUSE_FIRST: Duration = Duration::from_millis(400);
-/// No pause is longer, whatever the node asks for.
-const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Send a message, and print its id when the node has it on disk.
 ///
 /// From then on it will be delivered, or the sender is told why not: see `bureau track ID`.
 /// Where the node cannot be reached, or goes away, the message is tried again a few times under
 /// the same request id, so it is accepted once at most.
+///
+/// Files given by --attach are brought to the node first, whatever their size; where that breaks
+/// off it goes on where it was, here and when the command is called again within 7 days.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, after_help = EXAMPLES)]
 pub(crate) struct SendArgs {
@@ -127,6 +126,9 @@ pub(crate) struct SendArgs {
     /// Do not tell recipients of each other
     #[arg(long, env = "BUREAU_HIDE_RECIPIENTS")]
     pub(crate) hide_recipients: bool,
+    /// A file to send along, under its name; may be given more than once
+    #[arg(long, env = "BUREAU_ATTACH", value_name = "FILE", value_delimiter = None)]
+    pub(crate) attach: Vec<PathBuf>,
     /// Mark it as exercise traffic
     #[arg(long, env = "BUREAU_EXERCISE")]
     pub(crate) exercise: bool,
@@ -139,6 +141,7 @@ const EXAMPLES: &str = "\
 Examples:
   bureau send --to KE --subject 'Stolen passports' report.txt
   echo 'Seen at JKIA at 14:05.' | bureau send --to KE,BR --lane FLASH --expires 2h -
+  bureau send --to KE --attach photo.jpg --attach scan.pdf report.txt
   bureau send --to KE --request-id 01936e5c-7d3a-7000-8000-3f2b8c1d9e4f report.txt";
 
 macro_rules! choices {
@@ -189,6 +192,22 @@ struct View {
     accept_time: Option<String>,
     expire_time: Option<String>,
     repeated_request: bool,
+    attachments: Vec<AttachedView>,
+}
+
+#[derive(Serialize)]
+struct AttachedView {
+    name: String,
+    media_type: &'static str,
+    size: u64,
+    sha256: String,
+}
+
+impl From<&Prepared> for AttachedView {
+    fn from(file: &Prepared) -> Self {
+        let sha256 = files::hex(&file.digest);
+        Self { name: file.name.clone(), media_type: file.media_type, size: file.size, sha256 }
+    }
 }
 
 pub(crate) async fn run(
@@ -201,7 +220,12 @@ pub(crate) async fn run(
     let content = spawn_blocking(move || read(&file))
         .await
         .map_err(|source| CommandError::Task { task: "reading the content", source })??;
-    let request = request(args, content, wire::now());
+    let attached = files::prepare(&args.attach).await?;
+    let mut request = request(args, content, wire::now());
+    request.attachments = attached.iter().map(Prepared::to_wire).collect();
+    for file in &attached {
+        files::upload(&desk, file, output).await?;
+    }
     let response = submit(&desk, &request, output).await?;
     let view = View {
         message_id: response.message_id,
@@ -209,6 +233,7 @@ pub(crate) async fn run(
         accept_time: wire::time(response.accept_time.as_ref()),
         expire_time: wire::time(response.expire_time.as_ref()),
         repeated_request: response.repeated_request,
+        attachments: attached.iter().map(AttachedView::from).collect(),
     };
     if output.is_json() {
         return output.document(&view);
@@ -293,7 +318,7 @@ async fn submit(
                 false => error,
             });
         }
-        let pause = pause(tries, error.retry_after());
+        let pause = retry::pause(tries, error.retry_after());
         output.note(&format!(
             "{}; trying again in {:.1} s",
             crate::output::escape::line(&error.to_string()),
@@ -314,19 +339,6 @@ async fn try_once(
     };
     let mut client = face.client.clone();
     face.call(client.submit(request.clone())).await
-}
-
-/// Full jitter below a limit that doubles; at least what the node asks for.
-fn pause(tries: u32, asked: Option<Duration>) -> Duration {
-    let limit = PAUSE_FIRST.saturating_mul(1 << tries.min(10)).min(PAUSE_MAX);
-    let mut random = [0; 4];
-    // Without random bytes there is no jitter, which is no reason not to send.
-    let fraction = match getrandom::fill(&mut random) {
-        Ok(()) => f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX),
-        Err(_) => 1.0,
-    };
-    let jittered = limit.mul_f64(fraction);
-    asked.map_or(jittered, |asked| asked.max(jittered)).min(PAUSE_MAX)
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! What arrived, as programs read it. A field once named is never renamed.
 
-use bureau_proto::desk::v1::{Acknowledgment, InboxEntry, InboxMessage};
+use bureau_proto::desk::v1::{Acknowledgment, Attachment, InboxEntry, InboxMessage};
 use serde::Serialize;
 
 use super::text_of;
-use crate::wire;
+use crate::{files, wire};
 
 #[derive(Serialize)]
 pub(super) struct InboxView {
@@ -29,6 +29,7 @@ pub(super) struct EntryView {
     acknowledge_time: Option<String>,
     acknowledge_desk: Option<String>,
     previous_hop: Option<String>,
+    attachment_count: u32,
 }
 
 #[derive(Serialize)]
@@ -46,6 +47,31 @@ pub(super) struct MessageView {
     /// How `content` is written: `utf-8` or `base64`.
     content_encoding: &'static str,
     content: String,
+    attachments: Vec<AttachmentView>,
+}
+
+#[derive(Serialize)]
+pub(super) struct AttachmentView {
+    /// Counted from 1.
+    index: usize,
+    name: String,
+    media_type: Option<String>,
+    pub(super) size: u64,
+    sha256: String,
+    /// Held back until a desk releases it.
+    quarantined: bool,
+}
+
+pub(super) fn attachment_views(attachments: &[Attachment]) -> Vec<AttachmentView> {
+    let view = |(index, attachment): (usize, &Attachment)| AttachmentView {
+        index,
+        name: attachment.name.clone(),
+        media_type: wire::filled(&attachment.media_type),
+        size: attachment.size,
+        sha256: files::hex(&attachment.digest),
+        quarantined: attachment.quarantined,
+    };
+    (1..).zip(attachments).map(view).collect()
 }
 
 #[derive(Serialize)]
@@ -74,6 +100,7 @@ impl From<InboxEntry> for EntryView {
             acknowledge_time: wire::time(entry.acknowledge_time.as_ref()),
             acknowledge_desk: wire::filled(&entry.acknowledge_desk),
             previous_hop: wire::filled(&entry.previous_hop),
+            attachment_count: entry.attachment_count,
             message_id: entry.message_id,
             origin: entry.origin,
             subject: entry.subject,
@@ -99,6 +126,7 @@ impl From<InboxMessage> for MessageView {
             visible_recipients: message.visible_recipients,
             content_encoding,
             content,
+            attachments: attachment_views(&message.attachments),
         }
     }
 }

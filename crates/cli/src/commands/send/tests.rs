@@ -33,6 +33,13 @@ fn defaults_are_the_nodes_own() {
 }
 
 #[test]
+fn attachments_may_be_many() {
+    let args = args("bureau send --to KE --attach a,b.pdf --attach c.jpg f");
+    assert_eq!(args.attach, ["a,b.pdf", "c.jpg"].map(PathBuf::from));
+    assert_eq!(args.file, PathBuf::from("f"));
+}
+
+#[test]
 fn a_duration_counts_from_now_or_from_the_request_id() {
     let expiry = |line: &str| {
         Timestamp::from_wire(request(args(line), Vec::new(), NOW).expire_time.as_ref()).unwrap()
@@ -60,14 +67,4 @@ fn content_is_read_up_to_a_limit() {
     std::fs::write(&path, vec![b'x'; size + 1]).unwrap();
     assert!(matches!(read(&path), Err(CommandError::TooLarge { .. })));
     assert!(matches!(read(&directory.path().join("none")), Err(CommandError::Read { .. })));
-}
-
-#[test]
-fn pauses_grow_and_are_bounded() {
-    for tries in 1..40 {
-        assert!(pause(tries, None) <= PAUSE_MAX);
-        assert!(pause(tries, None) <= PAUSE_FIRST * 2_u32.saturating_pow(tries.min(20)));
-    }
-    assert!(pause(1, Some(Duration::from_secs(3))) >= Duration::from_secs(3));
-    assert_eq!(pause(1, Some(Duration::from_secs(3600))), PAUSE_MAX);
 }
