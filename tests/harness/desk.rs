@@ -199,6 +199,6 @@ pub fn message(to: &[&str], text: &str) -> SubmitRequest {
     }
 }
 
-fn refusal(status: Status) -> ReceivedRefusal {
+pub(super) fn refusal(status: Status) -> ReceivedRefusal {
     Refusal::from_status(&status)
 }

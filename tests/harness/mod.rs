@@ -294,9 +294,9 @@ fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let process = u16::try_from(std::process::id() % 169).unwrap() * 100;
     loop {
-        let turn = NEXT.fetch_add(1, Ordering::Relaxed);
+        let taken = NEXT.fetch_add(count, Ordering::Relaxed) % 16_900;
         // Below the ports that outgoing connections take (from 32,768 on Linux).
-        let base = 15_000 + (process + turn.wrapping_mul(count)) % 16_900;
+        let base = 15_000 + (process + taken) % 16_900;
         let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
         if base.checked_add(count).is_some_and(|end| (base..end).all(free)) {
             return base;

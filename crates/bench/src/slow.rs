@@ -169,22 +169,22 @@ async fn on_link(rate: u64, slow: &Slow) -> Outcome {
     let digest = file.digest.clone();
     let with_file = SubmitRequest { attachments: vec![file], ..message(&["KE"], "with a file") };
     let with_file = fr.submit(with_file).await.unwrap();
-    while ke.received(&digest).await < 4096 {
+    while network.received("KE", &digest) < 4096 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     eprintln!("{rate} bit/s: the file is under way");
 
     let begun = Instant::now();
-    let before = ke.received(&digest).await;
+    let before = network.received("KE", &digest);
     let sent = send_all(&fr, rate, slow).await;
     arrivals.all_of(&sent).await;
     let seconds = begun.elapsed().as_secs_f64();
-    let file_bytes = ke.received(&digest).await.saturating_sub(before);
+    let file_bytes = network.received("KE", &digest).saturating_sub(before);
     let resumed = match slow.cuts {
         0 => None,
-        cuts => {
-            Some(cut(&ke, &link, cuts, slow, (&digest, size as u64), (&arrivals, &with_file)).await)
-        }
+        cuts => Some(
+            cut(&network, &link, cuts, slow, (&digest, size as u64), (&arrivals, &with_file)).await,
+        ),
     };
     watcher.abort();
     Outcome {
@@ -286,7 +286,7 @@ fn of_lane(lane: Lane, sent: &[Sent], arrivals: &Arrivals) -> OfLane {
 
 /// Cuts the link at places of the rest of the file, and waits for the whole.
 async fn cut(
-    ke: &Desk,
+    network: &Network,
     link: &Link,
     cuts: u64,
     slow: &Slow,
@@ -295,14 +295,14 @@ async fn cut(
 ) -> Resumed {
     let begun = Instant::now();
     let mut chance = Chance::of(slow.seed);
-    let missing = size - ke.received(digest).await;
+    let missing = size - network.received("KE", digest);
     let (entered, carried) = (link.entered(Way::There), link.carried(Way::There));
     for number in 1..=cuts {
         // Each at a place of its own share of what is missing.
         let share = missing / (cuts + 1);
         let place = size - missing + share * (number - 1) + chance.between(share / 2, share);
         let cut_before = link.cuts();
-        let now = ke.received(digest).await;
+        let now = network.received("KE", digest);
         link.cut_after(place.saturating_sub(now).max(1));
         while link.cuts() == cut_before {
             tokio::time::sleep(Duration::from_millis(20)).await;

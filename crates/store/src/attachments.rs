@@ -1,10 +1,13 @@
 //! Attachments while they come in: a file that grows from its beginning, is checked against its
 //! digest when it is whole, and waits then until a message names it. From there on it is a body
 //! like others (see [`bodies`](crate::bodies)): one file, however many messages name it.
+//!
+//! Each that brings it has a file of its own until it is whole: otherwise a peer that knows a
+//! digest could spoil what another is bringing.
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -15,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     StoreError,
     bodies::Bodies,
-    contract::{AttachmentHeld, Content},
+    contract::{AttachmentHeld, Content, Source},
     disk::{Disk, DiskFile},
 };
 
@@ -37,9 +40,10 @@ pub(crate) struct Attachments<D: Disk> {
     directory: PathBuf,
     bodies: Bodies<D>,
     bytes_max: u64,
-    open: Arc<Mutex<HashMap<[u8; 32], Shared<D>>>>,
+    open: Arc<Mutex<HashMap<Key, Shared<D>>>>,
 }
 
+type Key = ([u8; 32], Source);
 type Shared<D> = Arc<Mutex<Option<Growing<D>>>>;
 
 /// A file that grows.
@@ -66,20 +70,46 @@ impl<D: Disk> Attachments<D> {
         path.into()
     }
 
-    /// What is here of an attachment.
-    pub(crate) fn held(&self, digest: &[u8; 32]) -> Result<AttachmentHeld, StoreError> {
+    fn part_path(&self, digest: &[u8; 32], source: &Source) -> PathBuf {
+        let tag = match source {
+            Source::Desk(desk) => format!(".desk.{desk}{PART}"),
+            Source::Peer(bureau) => format!(".{bureau}{PART}"),
+        };
+        self.path(digest, &tag)
+    }
+
+    /// What is here of an attachment: all of it, whoever brought it, or what one has brought.
+    pub(crate) fn held(
+        &self,
+        digest: &[u8; 32],
+        source: &Source,
+    ) -> Result<AttachmentHeld, StoreError> {
+        let key = (*digest, source.clone());
         if let Some(size) = self.whole(digest)? {
+            self.give_up(&key)?;
             return Ok(AttachmentHeld::Whole(size));
         }
-        let open = lock(&self.open).get(digest).map(Arc::clone);
+        let open = lock(&self.open).get(&key).map(Arc::clone);
         if let Some(growing) = open.as_ref().map(|open| lock(open))
             && let Some(growing) = &*growing
         {
             return Ok(AttachmentHeld::Part(growing.length));
         }
-        let path = self.path(digest, PART);
+        let path = self.part_path(digest, source);
         let size = self.disk.size(&path).map_err(StoreError::io("look at", &path))?;
         Ok(AttachmentHeld::Part(size.unwrap_or(0)))
+    }
+
+    /// Removes what one has brought of an attachment that another has brought whole.
+    fn give_up(&self, key: &Key) -> Result<(), StoreError> {
+        lock(&self.open).remove(key);
+        let path = self.part_path(&key.0, &key.1);
+        match self.disk.remove(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(StoreError::io("remove", &path)(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The size of an attachment that is whole.
@@ -96,25 +126,28 @@ impl<D: Disk> Attachments<D> {
     /// Adds a piece that begins where the file ends; any other changes nothing.
     pub(crate) fn append(
         &self,
+        source: &Source,
         content: Content,
         offset: u64,
         data: &Bytes,
     ) -> Result<AttachmentHeld, StoreError> {
         let Content { digest, size } = content;
+        let key = (digest, source.clone());
         if let Some(size) = self.whole(&digest)? {
+            self.give_up(&key)?;
             return Ok(AttachmentHeld::Whole(size));
         }
-        let shared = self.shared(&digest);
+        let path = self.part_path(&digest, source);
+        let shared = self.shared(&key);
         let mut slot = lock(&shared);
         if slot.is_none() {
-            *slot = Some(self.open_part(content)?);
+            *slot = Some(self.open_part(&path, content)?);
         }
         let Some(growing) = slot.as_mut() else { return Ok(AttachmentHeld::Part(0)) };
         let end = offset.saturating_add(data.len() as u64);
         if growing.length != offset || end > size {
             return Ok(AttachmentHeld::Part(growing.length));
         }
-        let path = self.path(&digest, PART);
         growing.file.write_at(offset, data).map_err(StoreError::io("write", &path))?;
         growing.hash.update(data);
         growing.length = end;
@@ -131,7 +164,7 @@ impl<D: Disk> Attachments<D> {
         }
         let good = growing.hash.clone().finalize().as_slice() == digest;
         *slot = None;
-        lock(&self.open).remove(&digest);
+        lock(&self.open).remove(&key);
         if !good {
             // Whoever sent it sent something else: it begins anew.
             self.disk.remove(&path).map_err(StoreError::io("remove", &path))?;
@@ -144,34 +177,33 @@ impl<D: Disk> Attachments<D> {
         Ok(AttachmentHeld::Whole(size))
     }
 
-    fn shared(&self, digest: &[u8; 32]) -> Shared<D> {
+    fn shared(&self, key: &Key) -> Shared<D> {
         let mut open = lock(&self.open);
-        if open.len() >= OPEN_MAX && !open.contains_key(digest) {
+        if open.len() >= OPEN_MAX && !open.contains_key(key) {
             // Those that nobody is writing to just now; they are read again when they go on.
             open.retain(|_, shared| Arc::strong_count(shared) > 1);
         }
-        Arc::clone(open.entry(*digest).or_default())
+        Arc::clone(open.entry(key.clone()).or_default())
     }
 
     /// Opens a file that is there, reading what it holds; or begins one, if there is room.
-    fn open_part(&self, content: Content) -> Result<Growing<D>, StoreError> {
-        let path = self.path(&content.digest, PART);
-        let size = self.disk.size(&path).map_err(StoreError::io("look at", &path))?;
+    fn open_part(&self, path: &Path, content: Content) -> Result<Growing<D>, StoreError> {
+        let size = self.disk.size(path).map_err(StoreError::io("look at", path))?;
         if let Some(length) = size.filter(|length| *length <= content.size) {
             let mut hash = Sha256::new();
-            let read = self.disk.read_pieces(&path, &mut |piece| hash.update(piece));
-            read.map_err(StoreError::io("read", &path))?;
-            let file = self.disk.open(&path).map_err(StoreError::io("open", &path))?;
+            let read = self.disk.read_pieces(path, &mut |piece| hash.update(piece));
+            read.map_err(StoreError::io("read", path))?;
+            let file = self.disk.open(path).map_err(StoreError::io("open", path))?;
             return Ok(Growing { file, length, synced: length, hash });
         }
         if size.is_some() {
-            self.disk.remove(&path).map_err(StoreError::io("remove", &path))?;
+            self.disk.remove(path).map_err(StoreError::io("remove", path))?;
         }
         let waiting = self.waiting_bytes()?;
         if waiting.saturating_add(content.size) > self.bytes_max {
             return Err(StoreError::StagingFull { limit: self.bytes_max });
         }
-        let file = self.disk.create(&path).map_err(StoreError::io("create", &path))?;
+        let file = self.disk.create(path).map_err(StoreError::io("create", path))?;
         Ok(Growing { file, length: 0, synced: 0, hash: Sha256::new() })
     }
 

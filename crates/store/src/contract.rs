@@ -33,7 +33,7 @@ pub use operation::{
 pub use view::{
     Arrived, AttachmentHeld, Depth, Head, KeptReceipt, OVERDUE_AFTER_EXPIRY_MS, OutgoingReceipt,
     QueuePosition, Queued, QueuedEntry, QueuedSlip, ReceiptPosition, RequestKey, RequestMade, Role,
-    State, Timer, TimerKind, Tracked, TrackedRecipient, warn_time,
+    Source, State, Timer, TimerKind, Tracked, TrackedRecipient, warn_time,
 };
 
 use crate::StoreError;
@@ -123,17 +123,22 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<OutgoingReceipt>, StoreError>;
 
-    /// What is here of an attachment.
-    async fn attachment(&self, digest: [u8; 32]) -> Result<AttachmentHeld, StoreError>;
+    /// What is here of an attachment: all of it, whoever brought it, or what this one has brought.
+    async fn attachment(
+        &self,
+        source: Source,
+        digest: [u8; 32],
+    ) -> Result<AttachmentHeld, StoreError>;
 
-    /// Adds a piece to an attachment that comes in, where it begins right after what is here; any
-    /// other piece changes nothing. Gives what is here then; the last piece returns when all of it
+    /// Adds a piece to an attachment that comes in, where it begins right after what this one has
+    /// brought; any other piece changes nothing. Gives what is here then; the last piece returns when all of it
     /// is checked and durable.
     ///
     /// # Errors
     /// [`StoreError::DiskLow`], [`StoreError::StagingFull`]: nothing happened.
     async fn attachment_add(
         &self,
+        source: Source,
         content: Content,
         offset: u64,
         data: Bytes,

@@ -26,7 +26,8 @@ use crate::{
     contract::{
         Arrived, AttachmentHeld, Changes, Content, DeadLetter, DeadPosition, Depth, Head, Held,
         HeldDepth, HeldEntry, Operation, Outcome, OutgoingReceipt, QueuePosition, Queued,
-        QueuedEntry, QueuedSlip, RequestKey, RequestMade, Role, Room, Store, Timer, Tracked,
+        QueuedEntry, QueuedSlip, RequestKey, RequestMade, Role, Room, Source, Store, Timer,
+        Tracked,
     },
     disk::{Disk, RealDisk},
     hands::Hands,
@@ -316,12 +317,17 @@ impl<D: Disk, I: Index> Store for JournaledStore<D, I> {
         self.read(move |reading| reading.receipts(destination, after, limit)).await
     }
 
-    async fn attachment(&self, digest: [u8; 32]) -> Result<AttachmentHeld, StoreError> {
-        self.with_attachments(move |attachments| attachments.held(&digest)).await
+    async fn attachment(
+        &self,
+        source: Source,
+        digest: [u8; 32],
+    ) -> Result<AttachmentHeld, StoreError> {
+        self.with_attachments(move |attachments| attachments.held(&digest, &source)).await
     }
 
     async fn attachment_add(
         &self,
+        source: Source,
         content: Content,
         offset: u64,
         data: Bytes,
@@ -329,7 +335,9 @@ impl<D: Disk, I: Index> Store for JournaledStore<D, I> {
         if self.parts.maintenance.low.load(Ordering::Relaxed) {
             return Err(StoreError::DiskLow);
         }
-        self.with_attachments(move |attachments| attachments.append(content, offset, &data)).await
+        let add =
+            move |attachments: &Attachments<D>| attachments.append(&source, content, offset, &data);
+        self.with_attachments(add).await
     }
 
     async fn attachment_read(

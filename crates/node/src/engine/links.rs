@@ -14,7 +14,6 @@ use bureau_net::Refusal;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::doing::Doing;
 use crate::config::Peer;
 
 /// All peers.
@@ -34,8 +33,6 @@ struct Link {
     work: Arc<Notify>,
     /// The link went down, or the peer was heard from.
     changed: Arc<Notify>,
-    /// What the session is doing.
-    doing: Arc<Doing>,
 }
 
 #[derive(Debug)]
@@ -91,8 +88,6 @@ pub struct Slot {
     pub cancel: CancellationToken,
     /// Something is to be sent.
     pub work: Arc<Notify>,
-    /// What it is doing, for those who ask.
-    pub doing: Arc<Doing>,
     number: u64,
 }
 
@@ -152,9 +147,7 @@ impl Links {
             round_trip: Duration::ZERO,
             rate_bytes_per_second: 0,
         };
-        link.doing = Arc::default();
-        let (work, doing) = (Arc::clone(&link.work), Arc::clone(&link.doing));
-        let slot = Slot { peer, cancel, work, doing, number };
+        let slot = Slot { peer, cancel, work: Arc::clone(&link.work), number };
         link.changed.notify_one();
         // Routes may have changed: what waited for another peer may go here now.
         peers.values().for_each(|link| link.work.notify_one());
@@ -169,7 +162,6 @@ impl Links {
             return;
         }
         link.session = None;
-        link.doing = Arc::default();
         link.status.state = LinkState::Down;
         link.status.since = now;
         link.status.node = None;
@@ -240,11 +232,6 @@ impl Links {
     /// Whether the link to a peer is up.
     pub fn is_up(&self, peer: BureauCode) -> bool {
         self.peers().get(&peer).is_some_and(|link| link.session.is_some())
-    }
-
-    /// What the link to a peer is doing; nothing while it is down.
-    pub fn doing(&self, peer: BureauCode) -> Arc<Doing> {
-        self.peers().get(&peer).map(|link| Arc::clone(&link.doing)).unwrap_or_default()
     }
 
     /// What tells that a configured peer's link changed.
@@ -372,7 +359,6 @@ impl Link {
             session: None,
             work: Arc::default(),
             changed: Arc::default(),
-            doing: Arc::default(),
         }
     }
 }

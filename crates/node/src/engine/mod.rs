@@ -5,15 +5,12 @@
 //! - [`intake`]: what a link brings, verified, decided and answered;
 //! - [`links`]: the peers, their links, and which one leads where;
 //! - [`session`]: one link while it is up; [`pump`]: what it sends; [`outbound`]: its way out;
-//! - [`dialer`]: how a link comes up; [`doing`]: what it is doing, for those who ask;
+//! - [`dialer`]: how a link comes up;
 //! - [`timers`]: expiry and forgetting; [`wake`]: what is new is told to the links;
-//! - [`explain`]: where a message is and why it is not further; [`shape`]: how long what waits has;
 //! - [`quota`]: how much one desk may ask for;
 //! - [`machine`]: chance, and a place for long work.
 
 pub mod dialer;
-pub mod doing;
-pub mod explain;
 pub mod intake;
 pub mod links;
 pub mod machine;
@@ -22,7 +19,6 @@ pub mod pump;
 pub mod quota;
 pub mod scribe;
 pub mod session;
-pub mod shape;
 mod squeeze;
 pub mod submission;
 pub mod timers;
@@ -30,13 +26,13 @@ pub mod wake;
 
 use std::{pin::Pin, sync::Arc};
 
-use bureau_core::{BureauCode, Reason};
+use bureau_core::{BureauCode, Reason, envelope::Content};
 use bureau_net::Refusal;
 use bureau_store::{
     StoreError,
-    contract::{Arrived, Store},
+    contract::{Arrived, AttachmentHeld, Source, Store},
 };
-
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Config, clock::Clock, telemetry::metrics::Metrics, trust::Trust};
@@ -126,6 +122,26 @@ impl Engine {
             tasks.push(Box::pin(dialing));
         }
         tasks
+    }
+
+    /// What is here of an attachment that is about to come. Reads what there is of it already, so
+    /// that the first piece need not wait for that.
+    ///
+    /// # Errors
+    /// Why the store cannot tell, or take more.
+    pub async fn attachment_held(
+        &self,
+        source: Source,
+        content: Content,
+    ) -> Result<AttachmentHeld, StoreError> {
+        let held = self.store.attachment(source.clone(), content.digest).await?;
+        match held {
+            AttachmentHeld::Part(length) if length > 0 && length <= content.size => {
+                // All of it, where the end of the process came between the last piece and the check.
+                self.store.attachment_add(source, content, length, Bytes::new()).await
+            }
+            held => Ok(held),
+        }
     }
 
     /// Whether the attachments of a message that arrived wait for a desk to release them.

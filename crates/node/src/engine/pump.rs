@@ -6,7 +6,8 @@
 //!
 //! - `cursor`: how far each queue was read; `shares`: who goes next; `pace`: how much goes;
 //! - `flight`: what was sent and is not answered; `verdict`: what a refusal means;
-//! - `transfers`: attachments, below everything else; `drain`: how many messages a second.
+//! - `transfers`: attachments, below everything else; `drain`: how many messages a second;
+//! - `waits`: what must be looked at, and when.
 
 mod cursor;
 mod drain;
@@ -15,6 +16,7 @@ mod pace;
 mod shares;
 mod transfers;
 mod verdict;
+mod waits;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -22,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use bureau_core::{BureauCode, Lane, MessageId, Reason, envelope};
+use bureau_core::{BureauCode, Lane, MessageId, envelope};
 use bureau_proto::link::v1::{self as wire, frame::Kind};
 use bureau_store::contract::{Operation, Queued, QueuedSlip, ReceiptPosition};
 use bytes::Bytes;
@@ -46,6 +48,7 @@ use super::{
     outbound::{End, Outbound},
     session::RECEIPT_BATCHES_MAX,
 };
+pub use transfers::TRANSFERS_MAX;
 
 /// Messages that are read from the store at one time.
 const READ_MAX: usize = 64;
@@ -53,8 +56,6 @@ const READ_MAX: usize = 64;
 const READ_BYTES_MAX: usize = 512 * 1024;
 /// Receipts in one batch.
 const RECEIPTS_MAX: usize = 256;
-/// How long a parcel may be without an answer: the peer's disk may be slow, but not that slow.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// A parcel of up to so many pieces' size goes whole.
 const WHOLE_PIECES: usize = 2;
 
@@ -122,6 +123,8 @@ struct Pump<'a> {
     paused_until: Option<Instant>,
     /// What waits may lead elsewhere than when last looked at.
     look: bool,
+    /// When that was last asked while something was sent.
+    looked: Instant,
 }
 
 /// An encoded parcel, as far as it is not sent.
@@ -161,6 +164,7 @@ impl<'a> Pump<'a> {
             next_ping: now,
             paused_until: None,
             look: true,
+            looked: now,
         }
     }
 
@@ -169,6 +173,8 @@ impl<'a> Pump<'a> {
             while let Ok(event) = events.try_recv() {
                 self.take(event).await?;
             }
+            self.look_if_notified().await;
+            self.go_on_if_due();
             self.ping_if_due().await?;
             if self.send_receipts().await? | self.send_one().await? {
                 continue;
@@ -187,36 +193,6 @@ impl<'a> Pump<'a> {
         }
     }
 
-    fn look_again(&mut self) {
-        self.cursors.look_again();
-        self.look = true;
-    }
-
-    /// When something must be looked at even if nothing happens.
-    fn deadline(&self) -> Instant {
-        let answer = self.flight.oldest_sent().map(|sent| sent + ANSWER_TIMEOUT);
-        let paused = [self.paused_until, self.transfers.paused_until];
-        let room = [answer, self.pace.room_at(), self.drain.filled_at()];
-        let others = room.into_iter().chain(paused).flatten();
-        others.min().unwrap_or(self.next_ping).min(self.next_ping)
-    }
-
-    fn late(&mut self) -> Result<(), End> {
-        let now = Instant::now();
-        if self.paused_until.is_some_and(|until| until <= now) {
-            self.paused_until = None;
-            self.look_again();
-        }
-        if self.transfers.paused_until.is_some_and(|until| until <= now) {
-            self.transfers.paused_until = None;
-            self.look_again();
-        }
-        if self.flight.oldest_sent().is_some_and(|sent| sent + ANSWER_TIMEOUT <= now) {
-            return Err(End::of_link(Reason::Stalled, "the peer does not answer a parcel"));
-        }
-        Ok(())
-    }
-
     /// Pings mark what was sent; where nothing is, they show that the peer is there.
     async fn ping_if_due(&mut self) -> Result<(), End> {
         let (sent, now) = (self.outbound.sent_bytes(), Instant::now());
@@ -231,6 +207,9 @@ impl<'a> Pump<'a> {
 
     /// Sends the next parcel, or a piece of one. Whether something was sent or there may be more.
     async fn send_one(&mut self) -> Result<bool, End> {
+        if self.look {
+            self.withdraw_what_leads_elsewhere().await?;
+        }
         self.find_work();
         let mut work = [false; CLASSES];
         for (index, work) in work.iter_mut().enumerate().take(4) {
@@ -352,7 +331,11 @@ impl<'a> Pump<'a> {
             return self.outbound.send(Kind::ParcelPiece(piece)).await;
         }
         let next = self.ready.get_mut(index).and_then(VecDeque::pop_front);
-        let Some(queued) = next.filter(|queued| self.may_go(queued)) else { return Ok(0) };
+        let Some(queued) = next else { return Ok(0) };
+        if !self.may_go(&queued) {
+            self.transfers.forget(queued.entry.message);
+            return Ok(0);
+        }
         let Some(queued) = self.is_cleared(index, queued).await? else { return Ok(0) };
         let Some(parcel) = self.parcel(queued).await? else { return Ok(0) };
         if parcel.encoded_len() <= WHOLE_PIECES * piece_bytes {
@@ -393,7 +376,6 @@ impl<'a> Pump<'a> {
         let number = self.last_parcel;
         tracing::debug!(event = "parcel_sent", message = %message, peer = %peer, parcel = number,
             slips = encoded.len(), bytes);
-        self.slot.doing.sent(message, slips.keys().copied());
         self.flight.begin(number, message, slips, bytes);
         self.drain.take();
         Ok(Some(wire::Parcel { number, envelope, slips: encoded, hops: entry.hops }))
@@ -447,7 +429,6 @@ impl<'a> Pump<'a> {
             PumpEvent::Answered(answered) => {
                 for slip in answered {
                     self.flight.release(slip);
-                    self.slot.doing.answered(slip.0, slip.1);
                 }
                 Ok(())
             }

@@ -1,19 +1,15 @@
-//! The admin face: what an operator asks a node. Explanations are in `explain`.
-
-mod explain;
+//! The admin face: what an operator asks a node.
 
 use std::{sync::Arc, time::SystemTime};
 
 use bureau_core::{BureauCode, Lane, Reason, Timestamp};
-use bureau_net::{Refusal, TlsStore};
+use bureau_net::{FieldViolation, Refusal, TlsStore};
 use bureau_proto::admin::v1::{
-    ExplainMessageRequest, ExplainMessageResponse, GetQueueShapeRequest, GetQueueShapeResponse,
     GetStatusRequest, GetStatusResponse, LinkState as WireState, ListPeersRequest,
     ListPeersResponse, ListQueueRequest, ListQueueResponse, Peer, QueueDepth, QueueEntry,
     admin_service_server::AdminService,
 };
 use bureau_store::contract::{QueuePosition, QueuedEntry};
-use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::{access::Access, message};
@@ -29,8 +25,6 @@ pub struct AdminFace {
     access: Arc<Access>,
     tls: Arc<TlsStore>,
     started: Timestamp,
-    /// The queue is read through for one caller at a time.
-    shaping: Arc<Semaphore>,
 }
 
 impl AdminFace {
@@ -38,7 +32,7 @@ impl AdminFace {
     #[must_use]
     pub fn new(engine: Arc<Engine>, access: Arc<Access>, tls: Arc<TlsStore>) -> Self {
         let started = engine.clock.now();
-        Self { engine, access, tls, started, shaping: Arc::new(Semaphore::new(1)) }
+        Self { engine, access, tls, started }
     }
 
     fn operate<T>(&self, request: &Request<T>) -> Result<(), Status> {
@@ -67,7 +61,15 @@ impl AdminFace {
 
     async fn queue(&self, request: ListQueueRequest) -> Result<ListQueueResponse, Refusal> {
         let size = message::page_size(request.page_size)?;
-        let destination = explain::code(&request.recipient)?;
+        let destination = match request.recipient.as_str() {
+            "" => None,
+            text => Some(text.parse::<BureauCode>().map_err(|error| {
+                let (field, description) = ("recipient".to_owned(), error.to_string());
+                let violation = FieldViolation { field, description, reason: Reason::Malformed };
+                Refusal::of_fields(vec![violation])
+                    .unwrap_or_else(|| Refusal::new(Reason::Malformed, error.to_string()))
+            })?),
+        };
         let after = match request.page_token.as_str() {
             "" => None,
             token => Some(position(token).ok_or_else(|| {
@@ -117,32 +119,8 @@ fn wire_system_time(time: SystemTime) -> Option<prost_types::Timestamp> {
     Some(Timestamp::from_ms(i64::try_from(since.as_millis()).ok()?).to_wire())
 }
 
-const fn wire_link_state(state: LinkState) -> WireState {
-    match state {
-        LinkState::Up => WireState::Up,
-        LinkState::Connecting => WireState::Connecting,
-        LinkState::Down => WireState::Down,
-    }
-}
-
 #[tonic::async_trait]
 impl AdminService for AdminFace {
-    async fn explain_message(
-        &self,
-        request: Request<ExplainMessageRequest>,
-    ) -> Result<Response<ExplainMessageResponse>, Status> {
-        self.operate(&request)?;
-        self.explain(request.into_inner()).await.map(Response::new).map_err(Status::from)
-    }
-
-    async fn get_queue_shape(
-        &self,
-        request: Request<GetQueueShapeRequest>,
-    ) -> Result<Response<GetQueueShapeResponse>, Status> {
-        self.operate(&request)?;
-        self.shape(request.into_inner()).await.map(Response::new).map_err(Status::from)
-    }
-
     async fn get_status(
         &self,
         request: Request<GetStatusRequest>,
@@ -192,7 +170,12 @@ impl AdminService for AdminFace {
             let queued = depths.iter().filter(|depth| depth.next_hop == hop);
             Peer {
                 node: status.node.map(|node| node.to_string()).unwrap_or_default(),
-                state: wire_link_state(status.state).into(),
+                state: match status.state {
+                    LinkState::Up => WireState::Up,
+                    LinkState::Connecting => WireState::Connecting,
+                    LinkState::Down => WireState::Down,
+                }
+                .into(),
                 state_since_time: Some(status.since.to_wire()),
                 next_attempt_time: status.next_attempt.map(Timestamp::to_wire),
                 failed_attempts: status.failed_attempts,

@@ -69,7 +69,7 @@ impl DeskFace {
         };
         let draft = submission::check(request, desk, rules)?;
         self.check_room(&draft)?;
-        self.check_attachments(&draft.attachments).await?;
+        self.check_attachments(desk, &draft).await?;
         let (lane, recipients, bytes) = (draft.lane, draft.recipients.len(), draft.body.len());
         let accepted = engine.scribe.submit(draft).await?;
         if !accepted.repeated {
@@ -291,7 +291,7 @@ impl DeskService for DeskFace {
         request: Request<GetUploadRequest>,
     ) -> Result<Response<GetUploadResponse>, Status> {
         let held = match self.access.desk(&request, Permission::Submit) {
-            Ok(_) => self.uploaded(&request.into_inner().digest).await,
+            Ok(desk) => self.uploaded(&desk, &request.into_inner().digest).await,
             Err(refusal) => Err(refusal),
         };
         self.counted("GetUpload", held).map(Response::new)

@@ -91,6 +91,16 @@ pub struct QueuedEntry {
     pub attachments: u32,
 }
 
+/// Who brings an attachment. Each has what it has brought to itself, so that nobody can spoil what
+/// another brings.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A desk of this bureau.
+    Desk(DeskName),
+    /// The link to a peer.
+    Peer(BureauCode),
+}
+
 /// What is here of an attachment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttachmentHeld {

@@ -5,18 +5,20 @@ use std::{collections::HashMap, sync::Arc};
 
 use bureau_core::{BureauCode, Manifest, MessageId, Reason, envelope::Content};
 use bureau_proto::link::v1::{self as wire, frame::Kind};
-use bureau_store::contract::AttachmentHeld;
+use bureau_store::contract::{AttachmentHeld, Source};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::engine::{
     Engine,
     outbound::{End, Outbound},
+    pump::TRANSFERS_MAX,
     store_refusal,
 };
 
-/// Attachments that may be on their way on one link: eight messages of the most there may be.
-const OFFERED_MAX: usize = 256;
+/// Attachments that may be on their way on one link: those of as many messages as the other side
+/// has on their way, at the most there may be.
+const OFFERED_MAX: usize = TRANSFERS_MAX * 32;
 /// How often what comes may be something else than its digest says before the offer is refused.
 const MISMATCHES_MAX: u32 = 2;
 
@@ -30,10 +32,15 @@ pub enum FileEvent {
 }
 
 struct Offered {
-    number: u64,
+    /// The offers that name it.
+    numbers: Vec<u64>,
     content: Content,
-    /// The peer was told from where to go on, and that has not come yet.
-    asked: bool,
+    /// Where it began on this link.
+    from: u64,
+    /// Bytes that this link has brought of it, those that were not needed too.
+    brought: u64,
+    /// From where on the peer was told to go on, where that has not come yet.
+    told: Option<u64>,
     mismatches: u32,
 }
 
@@ -67,6 +74,9 @@ pub async fn run(
 impl Files<'_> {
     async fn offer(&mut self, offer: wire::Offer) -> Result<(), End> {
         let number = offer.number;
+        for withdrawn in offer.withdrawn {
+            self.forget(withdrawn);
+        }
         let (verifier, now) = (self.engine.trust.verifier(), self.engine.clock.now());
         let judged =
             self.engine.machine.offload(move || verifier.manifest(offer.signed_manifest, now));
@@ -76,10 +86,11 @@ impl Files<'_> {
         })?;
         let (message, manifest) = match judged {
             Ok(judged) => judged,
-            Err(reason) => return self.reject(number, reason, String::new(), false).await,
+            Err(reason) => return self.reject(&[number], reason, String::new(), false).await,
         };
         if self.offered.len() + manifest.attachments.len() > OFFERED_MAX {
-            return self.reject(number, Reason::Busy, "too much is on its way".into(), true).await;
+            let text = "too much is on its way".to_owned();
+            return self.reject(&[number], Reason::Busy, text, true).await;
         }
         let known = self.is_known(message, &offer.recipients).await?;
         tracing::debug!(event = "attachments_offered", message = %message, peer = %self.hop);
@@ -92,22 +103,47 @@ impl Files<'_> {
         manifest: &Manifest,
         known: bool,
     ) -> Result<(), End> {
+        let mut answers = Vec::with_capacity(manifest.attachments.len());
         for content in &manifest.attachments {
-            let held = self.engine.store.attachment(content.digest).await;
-            let offset = match held.map_err(|error| End::of_store(&error))? {
+            if known {
                 // What is here for every recipient already needs no attachments any more.
-                _ if known => content.size,
-                AttachmentHeld::Whole(size) if size == content.size => size,
-                AttachmentHeld::Whole(_) => {
-                    // One digest has one size: this manifest is wrong about its own attachment.
-                    return self.reject(number, Reason::DigestMismatch, String::new(), false).await;
+                answers.push((*content, content.size));
+                continue;
+            }
+            if self.offered.get(&content.digest).is_some_and(|other| other.content != *content) {
+                // One digest has one size, so one of two manifests is wrong; which, is seen when
+                // the other has come.
+                let text = "another message says another size".to_owned();
+                return self.reject(&[number], Reason::Busy, text, true).await;
+            }
+            let held = self.engine.attachment_held(Source::Peer(self.hop), *content).await;
+            let offset = match held {
+                Ok(AttachmentHeld::Whole(size)) if size == content.size => size,
+                Ok(AttachmentHeld::Whole(_)) => {
+                    // What is here was checked: this manifest is wrong about its own attachment.
+                    let text = String::new();
+                    return self.reject(&[number], Reason::DigestMismatch, text, false).await;
                 }
-                AttachmentHeld::Part(offset) if offset <= content.size => offset,
-                AttachmentHeld::Part(_) | AttachmentHeld::Mismatch => 0,
+                Ok(AttachmentHeld::Part(offset)) if offset < content.size => offset,
+                Ok(AttachmentHeld::Part(_) | AttachmentHeld::Mismatch) => 0,
+                Err(error) => {
+                    let refusal = store_refusal(&error);
+                    return self.reject(&[number], refusal.reason, refusal.message, true).await;
+                }
             };
-            if offset < content.size || content.size == 0 && !known {
-                let offered = Offered { number, content: *content, asked: false, mismatches: 0 };
-                self.offered.insert(content.digest, offered);
+            answers.push((*content, offset));
+        }
+        for (content, offset) in answers {
+            if offset < content.size {
+                let offered = self.offered.entry(content.digest).or_insert_with(|| Offered {
+                    numbers: Vec::new(),
+                    content,
+                    from: offset,
+                    brought: 0,
+                    told: None,
+                    mismatches: 0,
+                });
+                offered.numbers.push(number);
             }
             self.tell(content.digest, offset).await?;
         }
@@ -132,38 +168,62 @@ impl Files<'_> {
         // What was not offered, or is here already, is not looked at.
         let Some((digest, offered)) = offered else { return Ok(()) };
         let (content, end) = (offered.content, part.offset.saturating_add(part.data.len() as u64));
-        let held = self.engine.store.attachment_add(content, part.offset, part.data).await;
+        offered.brought += part.data.len() as u64;
+        let source = Source::Peer(self.hop);
+        let held = self.engine.store.attachment_add(source, content, part.offset, part.data).await;
         match held {
-            Ok(AttachmentHeld::Part(length)) if length == end => offered.asked = false,
+            Ok(AttachmentHeld::Part(length)) if length == end => offered.told = None,
             Ok(AttachmentHeld::Part(length)) => {
                 // The parts behind a gap come all the same; one word is enough.
-                if !std::mem::replace(&mut offered.asked, true) {
+                if offered.told.replace(length) != Some(length) {
                     self.tell(digest, length).await?;
                 }
             }
             Ok(AttachmentHeld::Whole(size)) => {
+                let (from, brought) = (offered.from, offered.brought);
                 self.offered.remove(&digest);
-                tracing::info!(event = "attachment_arrived", peer = %self.hop, bytes = size);
+                tracing::info!(
+                    event = "attachment_arrived",
+                    peer = %self.hop, bytes = size, from, brought
+                );
                 self.tell(digest, size).await?;
             }
             Ok(AttachmentHeld::Mismatch) => {
                 offered.mismatches += 1;
-                let (number, often) = (offered.number, offered.mismatches > MISMATCHES_MAX);
+                offered.told = Some(0);
                 tracing::warn!(event = "attachment_mismatch", peer = %self.hop, bytes = end);
-                if often {
-                    self.offered.remove(&digest);
-                    return self.reject(number, Reason::DigestMismatch, String::new(), false).await;
+                if offered.mismatches > MISMATCHES_MAX {
+                    let numbers = self.forget_all_with(digest);
+                    let text = "the bytes are not those of the digest".to_owned();
+                    return self.reject(&numbers, Reason::DigestMismatch, text, false).await;
                 }
                 self.tell(digest, 0).await?;
             }
             Err(error) => {
-                let number = offered.number;
-                self.offered.retain(|_, offered| offered.number != number);
+                let numbers = self.forget_all_with(digest);
                 let refusal = store_refusal(&error);
-                self.reject(number, refusal.reason, refusal.message, true).await?;
+                self.reject(&numbers, refusal.reason, refusal.message, true).await?;
             }
         }
         Ok(())
+    }
+
+    /// An offer comes to nothing: what only it named is not awaited any more.
+    fn forget(&mut self, number: u64) {
+        self.offered.retain(|_, offered| {
+            offered.numbers.retain(|other| *other != number);
+            !offered.numbers.is_empty()
+        });
+    }
+
+    /// Forgets every offer that names an attachment. Gives their numbers.
+    fn forget_all_with(&mut self, digest: [u8; 32]) -> Vec<u64> {
+        let numbers = self.offered.remove(&digest).map(|offered| offered.numbers);
+        let numbers = numbers.unwrap_or_default();
+        for number in &numbers {
+            self.forget(*number);
+        }
+        numbers
     }
 
     async fn tell(&self, digest: [u8; 32], offset: u64) -> Result<(), End> {
@@ -174,20 +234,23 @@ impl Files<'_> {
 
     async fn reject(
         &self,
-        number: u64,
+        numbers: &[u64],
         reason: Reason,
         detail: String,
         retryable: bool,
     ) -> Result<(), End> {
-        self.engine.metrics.refused("link", reason.as_str());
-        tracing::warn!(event = "offer_rejected", peer = %self.hop, reason = %reason, retryable);
-        let rejection = wire::Rejection {
-            parcel_number: number,
-            recipient: String::new(),
-            reason: reason.to_string(),
-            detail,
-            retryable,
-        };
-        self.outbound.send(Kind::Rejection(rejection)).await.map(|_| ())
+        for number in numbers {
+            self.engine.metrics.refused("link", reason.as_str());
+            tracing::warn!(event = "offer_rejected", peer = %self.hop, reason = %reason, retryable);
+            let rejection = wire::Rejection {
+                parcel_number: *number,
+                recipient: String::new(),
+                reason: reason.to_string(),
+                detail: detail.clone(),
+                retryable,
+            };
+            self.outbound.send(Kind::Rejection(rejection)).await?;
+        }
+        Ok(())
     }
 }

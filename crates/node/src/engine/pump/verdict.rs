@@ -64,16 +64,18 @@ impl Pump<'_> {
         let verdict = Verdict::of(&rejection, &reason);
         for recipient in concerned {
             let Some(carried) = self.flight.release((message, recipient)) else { continue };
-            self.slot.doing.answered(message, recipient);
             match verdict {
                 Verdict::Later => {
-                    let until = Instant::now() + LATER;
-                    self.paused_until = Some(until);
-                    self.slot.doing.paused(until, &reason, false);
+                    if reason == Reason::AttachmentMissing.as_str() {
+                        // What the peer had is gone again. Nothing else need wait for that.
+                        self.transfers.pause(Instant::now());
+                    } else {
+                        self.paused_until = Some(Instant::now() + LATER);
+                    }
                     self.cursors.rewind(carried.position);
                 }
                 // It stays in the queue, and is offered again on the next link.
-                Verdict::Keep => self.slot.doing.kept(message, recipient, &reason),
+                Verdict::Keep => {}
                 Verdict::Never => self.give_up(message, recipient, carried, &reason).await?,
             }
         }
@@ -90,16 +92,11 @@ impl Pump<'_> {
         match Verdict::of(rejection, &reason) {
             Verdict::Later => {
                 // Only attachments wait: what has none goes on.
-                let until = Instant::now() + LATER;
-                self.transfers.paused_until = Some(until);
-                self.slot.doing.paused(until, &reason, true);
-                self.cursors.rewind(entry.position);
+                self.transfers.pause(Instant::now());
+                self.transfers.put_off(entry.position);
                 Ok(())
             }
-            Verdict::Keep => {
-                self.slot.doing.kept(entry.message, entry.position.destination, &reason);
-                Ok(())
-            }
+            Verdict::Keep => Ok(()),
             Verdict::Never => {
                 let others = self.engine.store.queued_slips(entry.message).await;
                 let others = others.map_err(|error| End::of_store(&error))?;

@@ -7,18 +7,21 @@ use bureau_proto::desk::v1::{
     ReleaseAttachmentsResponse, UploadAttachmentRequest, UploadAttachmentResponse, UploadHeader,
     upload_attachment_request::Piece,
 };
-use bureau_store::contract::{AttachmentHeld, Content, Operation, Outcome};
+use bureau_store::contract::{AttachmentHeld, Content, Operation, Outcome, Source};
 use bytes::Bytes;
 use futures_util::stream;
+use tokio::time::{Duration, Instant, sleep};
 use tonic::{Status, Streaming};
 
 use super::{DeskFace, Responses, not_found};
-use crate::engine::store_refusal;
+use crate::engine::{store_refusal, submission::Draft};
 
 /// A piece that is given out.
 const PIECE_BYTES: usize = 64 * 1024;
 /// The largest piece that is taken.
 const PIECE_BYTES_MAX: usize = 1024 * 1024;
+/// How long a piece may wait for the desk's quota: longer, and the desk is asked to come again.
+const QUOTA_WAIT_MAX: Duration = Duration::from_secs(10);
 
 fn invalid(field: &str, reason: Reason, description: impl Into<String>) -> Refusal {
     let violation =
@@ -50,8 +53,9 @@ impl DeskFace {
         };
         let content = self.check_header(&header)?;
         let store = &self.engine.store;
-        let held = store.attachment(content.digest).await.map_err(|error| store_refusal(&error))?;
-        if let AttachmentHeld::Whole(size) = held {
+        let source = Source::Desk(desk.clone());
+        let held = self.engine.attachment_held(source.clone(), content).await;
+        if let AttachmentHeld::Whole(size) = held.map_err(|error| store_refusal(&error))? {
             let content = Content { size, ..content };
             return Ok(response(content));
         }
@@ -71,13 +75,13 @@ impl DeskFace {
                 let text = format!("a piece has 1 to {PIECE_BYTES_MAX} bytes");
                 return Err(invalid("data", Reason::FieldInvalid, text));
             }
-            self.quotas.take(desk, data.len(), std::time::Instant::now())?;
+            self.wait_for_quota(desk, data.len()).await?;
             let end = offset.saturating_add(data.len() as u64);
             if end > content.size {
                 let text = format!("more than the {} bytes of the header", content.size);
                 return Err(invalid("data", Reason::FieldInvalid, text));
             }
-            let held = store.attachment_add(content, offset, data).await;
+            let held = store.attachment_add(source.clone(), content, offset, data).await;
             match held.map_err(|error| store_refusal(&error))? {
                 AttachmentHeld::Whole(_) => {
                     tracing::info!(event = "attachment_uploaded", desk = %desk, bytes = content.size);
@@ -96,6 +100,22 @@ impl DeskFace {
         }
     }
 
+    /// A stream is slowed down where another call would be refused.
+    async fn wait_for_quota(&self, desk: &DeskName, bytes: usize) -> Result<(), Refusal> {
+        let deadline = Instant::now() + QUOTA_WAIT_MAX;
+        loop {
+            let refusal = match self.quotas.take(desk, bytes, std::time::Instant::now()) {
+                Ok(()) => return Ok(()),
+                Err(refusal) => refusal,
+            };
+            let pause = refusal.retry_after.unwrap_or(QUOTA_WAIT_MAX);
+            if Instant::now() + pause > deadline {
+                return Err(refusal);
+            }
+            sleep(pause).await;
+        }
+    }
+
     fn check_header(&self, header: &UploadHeader) -> Result<Content, Refusal> {
         let digest = digest_of(&header.digest, "header.digest")?;
         let limit = self.engine.config.limits.message.attachment_bytes;
@@ -111,9 +131,13 @@ impl DeskFace {
     }
 
     /// How much of an attachment is here.
-    pub(super) async fn uploaded(&self, digest: &Bytes) -> Result<GetUploadResponse, Refusal> {
+    pub(super) async fn uploaded(
+        &self,
+        desk: &DeskName,
+        digest: &Bytes,
+    ) -> Result<GetUploadResponse, Refusal> {
         let digest = digest_of(digest, "digest")?;
-        let held = self.engine.store.attachment(digest).await;
+        let held = self.engine.store.attachment(Source::Desk(desk.clone()), digest).await;
         Ok(match held.map_err(|error| store_refusal(&error))? {
             AttachmentHeld::Whole(received) => GetUploadResponse { received, complete: true },
             AttachmentHeld::Part(received) => GetUploadResponse { received, complete: false },
@@ -122,10 +146,15 @@ impl DeskFace {
     }
 
     /// Whether every attachment of a submission is here, and as large as it says.
-    pub(super) async fn check_attachments(&self, contents: &[Content]) -> Result<(), Refusal> {
+    pub(super) async fn check_attachments(
+        &self,
+        desk: &DeskName,
+        draft: &Draft,
+    ) -> Result<(), Refusal> {
+        let source = Source::Desk(desk.clone());
         let mut violations = Vec::new();
-        for (index, content) in contents.iter().enumerate() {
-            let held = self.engine.store.attachment(content.digest).await;
+        for (index, content) in draft.attachments.iter().enumerate() {
+            let held = self.engine.store.attachment(source.clone(), content.digest).await;
             let description = match held.map_err(|error| store_refusal(&error))? {
                 AttachmentHeld::Whole(size) if size == content.size => continue,
                 AttachmentHeld::Whole(size) => format!("{size} bytes are here"),
@@ -136,7 +165,15 @@ impl DeskFace {
             let reason = Reason::AttachmentMissing;
             violations.push(FieldViolation { field, description, reason });
         }
-        Refusal::of_fields(violations).map_or(Ok(()), Err)
+        let Some(refusal) = Refusal::of_fields(violations) else { return Ok(()) };
+        if let Some((key, _)) = &draft.request {
+            // A request that was accepted before is answered as before; what it named may be gone.
+            let made = self.engine.store.requests(vec![key.clone()]).await;
+            if made.map_err(|error| store_refusal(&error))?.iter().any(Option::is_some) {
+                return Ok(());
+            }
+        }
+        Err(refusal)
     }
 
     /// Gives an attachment out.

@@ -1,0 +1,73 @@
+//! What must be looked at, and when: something new in the queues, a pause that is over, an answer
+//! that does not come.
+
+use std::time::Duration;
+
+use bureau_core::Reason;
+use tokio::time::Instant;
+
+use super::Pump;
+use crate::engine::outbound::End;
+
+/// How long a parcel or an offer may be without an answer: the peer's disk may be slow, but not
+/// that slow.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+/// How often it is asked for something new while there is always something to send: soon enough
+/// for what is urgent, seldom enough to cost nothing.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+impl Pump<'_> {
+    /// While a long file goes, or a long line, the pump never waits; what came meanwhile must be
+    /// seen all the same.
+    pub(super) async fn look_if_notified(&mut self) {
+        let now = Instant::now();
+        if now.saturating_duration_since(self.looked) < LOOK_INTERVAL {
+            return;
+        }
+        self.looked = now;
+        tokio::select! {
+            biased;
+            () = self.slot.work.notified() => self.look_again(),
+            () = std::future::ready(()) => {}
+        }
+    }
+
+    pub(super) fn look_again(&mut self) {
+        self.cursors.look_again();
+        self.look = true;
+    }
+
+    /// When something must be looked at even if nothing happens.
+    pub(super) fn deadline(&self) -> Instant {
+        let asked = [self.flight.oldest_sent(), self.transfers.oldest_unanswered()];
+        let answer = asked.into_iter().flatten().min().map(|asked| asked + ANSWER_TIMEOUT);
+        let paused = [self.paused_until, self.transfers.paused_until];
+        let room = [answer, self.pace.room_at(), self.drain.filled_at()];
+        let others = room.into_iter().chain(paused).flatten();
+        others.min().unwrap_or(self.next_ping).min(self.next_ping)
+    }
+
+    /// What the peer asked patience for goes on.
+    pub(super) fn go_on_if_due(&mut self) {
+        let now = Instant::now();
+        if self.paused_until.is_some_and(|until| until <= now) {
+            self.paused_until = None;
+            self.look_again();
+        }
+        if self.transfers.paused_until.is_some_and(|until| until <= now) {
+            self.transfers.paused_until = None;
+            self.read_put_off(None);
+        }
+    }
+
+    pub(super) fn late(&self) -> Result<(), End> {
+        let now = Instant::now();
+        if self.flight.oldest_sent().is_some_and(|sent| sent + ANSWER_TIMEOUT <= now) {
+            return Err(End::of_link(Reason::Stalled, "the peer does not answer a parcel"));
+        }
+        if self.transfers.oldest_unanswered().is_some_and(|moved| moved + ANSWER_TIMEOUT <= now) {
+            return Err(End::of_link(Reason::Stalled, "the peer does not answer an offer"));
+        }
+        Ok(())
+    }
+}
