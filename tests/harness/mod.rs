@@ -68,23 +68,32 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 impl Network {
     /// Bureaus that all know each other, and a hub.
     pub fn mesh(program: Program, bureaus: &[&str], hub: &str) -> Self {
-        Self::init(program, bureaus, hub, "mesh")
+        Self::of(program, bureaus, &[hub], "mesh")
     }
 
     /// Bureaus that know only the hub.
     pub fn star(program: Program, bureaus: &[&str], hub: &str) -> Self {
-        Self::init(program, bureaus, hub, "hub")
+        Self::of(program, bureaus, &[hub], "hub")
     }
 
-    fn init(program: Program, bureaus: &[&str], hub: &str, links: &str) -> Self {
+    /// Bureaus with a hub each, in turn, and the hubs linked with each other.
+    pub fn regions(program: Program, bureaus: &[&str], hubs: &[&str]) -> Self {
+        Self::of(program, bureaus, hubs, "region")
+    }
+
+    /// Bureaus and hubs, linked as `net init` knows it.
+    pub fn of(program: Program, bureaus: &[&str], hubs: &[&str], links: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let base = free_ports(10 * (u16::try_from(bureaus.len()).unwrap() + 1));
+        let base = free_ports(10 * u16::try_from(bureaus.len() + hubs.len()).unwrap());
         let mut command = program.command();
         command.args(["net", "init"]).arg(dir.path().join("net"));
         for bureau in bureaus {
             command.args(["--bureau", bureau]);
         }
-        command.args(["--hub", hub, "--links", links, "--port-base", &base.to_string()]);
+        for hub in hubs {
+            command.args(["--hub", hub]);
+        }
+        command.args(["--links", links, "--port-base", &base.to_string()]);
         let output = command.output().unwrap();
         assert!(output.status.success(), "net init: {}", String::from_utf8_lossy(&output.stderr));
         Self { program, dir, nodes: BTreeMap::new(), starts: 0 }

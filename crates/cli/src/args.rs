@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    commands::{check, inbox, queue, send, serve, track},
+    commands::{check, inbox, peers, queue, send, serve, track, why},
     demo,
     net::command as net,
     output::Format,
@@ -60,11 +60,11 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Inbox(inbox::InboxCommand),
     Track(track::TrackArgs),
+    Why(why::WhyArgs),
     /// See what waits at the node for a link
     #[command(subcommand)]
     Queue(queue::QueueCommand),
-    /// See the peers and the link to each
-    Peers,
+    Peers(peers::PeersArgs),
     /// See what the node is and how it is
     Status,
 }

@@ -8,6 +8,7 @@ pub(crate) mod send;
 pub(crate) mod serve;
 pub(crate) mod status;
 pub(crate) mod track;
+pub(crate) mod why;
 
 use crate::{
     args::{Arguments, Command},
@@ -28,8 +29,9 @@ pub(crate) async fn run(arguments: Arguments, output: &mut Output) -> Result<u8,
         Command::Send(args) => Box::pin(send::run(*args, desk, output)).await.map(|()| 0),
         Command::Inbox(command) => Box::pin(inbox::run(command, desk, output)).await.map(|()| 0),
         Command::Track(args) => track::run(args, desk, output).await.map(|()| 0),
+        Command::Why(args) => why::run(args, desk, output).await.map(|()| 0),
         Command::Queue(command) => queue::run(command, desk, output).await.map(|()| 0),
-        Command::Peers => peers::run(desk, output).await.map(|()| 0),
+        Command::Peers(args) => peers::run(args, desk, output).await.map(|()| 0),
         Command::Status => status::run(desk, output).await.map(|()| 0),
     }
 }

@@ -60,6 +60,11 @@ impl Output {
         matches!(self.format, Format::Json)
     }
 
+    /// Columns of the terminal; `None` where a program reads.
+    pub(crate) const fn width(&self) -> Option<u16> {
+        self.width
+    }
+
     pub(crate) const fn is_terminal(&self) -> bool {
         self.width.is_some()
     }

@@ -2,7 +2,7 @@
 
 use bureau_core::Timestamp;
 use bureau_proto::{
-    admin::v1::LinkState,
+    admin::v1::{ExplanationCause, LinkState, NodeRole},
     desk::v1::DeliveryState,
     envelope::v1::{HandlingCode, Kind, Lane, Purpose, ReceiptKind},
 };
@@ -29,6 +29,8 @@ texts! {
     delivery_state: DeliveryState, "DELIVERY_STATE_";
     receipt_kind: ReceiptKind, "RECEIPT_KIND_";
     link_state: LinkState, "LINK_STATE_";
+    cause: ExplanationCause, "EXPLANATION_CAUSE_";
+    node_role: NodeRole, "NODE_ROLE_";
 }
 
 /// A time for programs: RFC 3339 in UTC, to the millisecond.
@@ -47,6 +49,11 @@ pub(crate) fn shown_distance(wire: Option<&prost_types::Timestamp>, now: Timesta
     let distance = now.since(time);
     let length = crate::duration::show(distance.unsigned_abs() / 1000);
     if distance < -999 { format!("in {length}") } else { format!("{length} ago") }
+}
+
+/// Bytes for people.
+pub(crate) fn shown_bytes(bytes: u64) -> String {
+    shown_size(bytes)
 }
 
 /// A size for people.

@@ -141,6 +141,8 @@ reasons! {
     DuplicateLink = "DUPLICATE_LINK",
     /// The peer was silent for too long.
     Stalled = "STALLED",
+    /// The link to the peer is down.
+    PeerDown = "PEER_DOWN",
     /// The peer broke the protocol.
     ProtocolViolation = "PROTOCOL_VIOLATION",
     /// Not a cursor of this inbox.

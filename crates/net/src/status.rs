@@ -257,7 +257,6 @@ pub const fn code_of(reason: Reason) -> Code {
         | Reason::ProtocolViolation
         | Reason::InvalidCursor
         | Reason::InvalidPageToken => Code::InvalidArgument,
-
         Reason::UnknownBureau
         | Reason::SuiteNotAllowed
         | Reason::WrongBureau
@@ -267,17 +266,14 @@ pub const fn code_of(reason: Reason) -> Code {
         | Reason::UnknownKey
         | Reason::KeyNotValid
         | Reason::NotPermitted => Code::PermissionDenied,
-
         Reason::Unauthenticated => Code::Unauthenticated,
         Reason::NotFound => Code::NotFound,
         Reason::RequestIdReused | Reason::DuplicateLink => Code::AlreadyExists,
-
         Reason::RateLimited
         | Reason::QueueFull
         | Reason::Busy
         | Reason::DiskLow
         | Reason::StagingFull => Code::ResourceExhausted,
-
         Reason::TooManyHops
         | Reason::AttachmentMissing
         | Reason::AttachmentQuarantined
@@ -285,13 +281,12 @@ pub const fn code_of(reason: Reason) -> Code {
         | Reason::ClockSkew
         | Reason::VersionUnsupported
         | Reason::NoRoute => Code::FailedPrecondition,
-
         Reason::StoreFailed
         | Reason::OutcomeUnknown
         | Reason::ShuttingDown
         | Reason::Starting
-        | Reason::Stalled => Code::Unavailable,
-
+        | Reason::Stalled
+        | Reason::PeerDown => Code::Unavailable,
         Reason::Internal => Code::Internal,
     }
 }

@@ -11,6 +11,7 @@ mod raw;
 mod sections;
 
 use std::{
+    fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -211,6 +212,13 @@ pub struct Hours {
     pub from_minute: u32,
     /// The minute after its last; not after `from_minute`: it passes midnight.
     pub to_minute: u32,
+}
+
+impl fmt::Display for Hours {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from_minute: from, to_minute: to } = self;
+        write!(formatter, "{:02}:{:02}-{:02}:{:02}", from / 60, from % 60, to / 60, to % 60)
+    }
 }
 
 impl Hours {

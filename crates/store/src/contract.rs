@@ -32,8 +32,8 @@ pub use operation::{
 };
 pub use view::{
     Arrived, AttachmentHeld, Depth, Head, KeptReceipt, OVERDUE_AFTER_EXPIRY_MS, OutgoingReceipt,
-    QueuePosition, Queued, QueuedEntry, QueuedSlip, ReceiptPosition, RequestKey, RequestMade, Role,
-    Source, State, Timer, TimerKind, Tracked, TrackedRecipient, warn_time,
+    PeerNote, QueuePosition, Queued, QueuedEntry, QueuedSlip, ReceiptPosition, RequestKey,
+    RequestMade, Role, Source, State, Timer, TimerKind, Tracked, TrackedRecipient, warn_time,
 };
 
 use crate::StoreError;
@@ -56,6 +56,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The last slip of each count that this bureau gave out: where counting goes on after a start.
     async fn heads(&self) -> Result<Vec<Head>, StoreError>;
+
+    /// What is remembered of peers that are away.
+    async fn peer_notes(&self) -> Result<Vec<(BureauCode, PeerNote)>, StoreError>;
 
     /// What waits for a destination in a lane, in order, after a number (0: from the beginning).
     /// At most `limit`, and no more after `bytes` of envelopes are reached.

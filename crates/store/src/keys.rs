@@ -21,6 +21,7 @@ pub(crate) mod prefix {
     pub(crate) const HELD: u8 = b'k';
     pub(crate) const HELD_PEER: u8 = b'w';
     pub(crate) const DEAD: u8 = b'd';
+    pub(crate) const PEER: u8 = b'p';
 }
 
 /// The store's epoch.
@@ -204,6 +205,14 @@ pub(crate) fn timer_parts(key: &[u8]) -> Option<(u64, TimerKind, u64)> {
     };
     let number_of = |bytes: &[u8]| Some(u64::from_be_bytes(bytes.try_into().ok()?));
     Some((number_of(tick)?, kind, number_of(number)?))
+}
+
+pub(crate) fn peer(peer: &BureauCode) -> Vec<u8> {
+    key(prefix::PEER, &[peer.padded()])
+}
+
+pub(crate) fn peer_parts(key: &[u8]) -> Option<BureauCode> {
+    BureauCode::from_padded(key.strip_prefix(&[prefix::PEER])?).ok()
 }
 
 /// The number at the end of a key of the inbox.

@@ -28,10 +28,13 @@ use crate::{
     StoreError,
     bodies::Pins,
     committer::{Resolver, Transaction},
-    contract::{HoldReason, Operation, Outcome, QueuePosition, ReceiptPosition, State, TimerKind},
+    contract::{
+        HoldReason, Operation, Outcome, PeerNote, QueuePosition, ReceiptPosition, State, TimerKind,
+    },
     keys,
     record::{
-        self, CountersRecord, MessageRecord, QueueRecord, ReceiptRecord, TimerRecord, TrackRecord,
+        self, CountersRecord, MessageRecord, PeerRecord, QueueRecord, ReceiptRecord, TimerRecord,
+        TrackRecord,
     },
 };
 
@@ -118,6 +121,7 @@ impl Resolver for Ledger {
             Operation::Recall(recall) => scribe.recall(*recall)?,
             Operation::HoldPeer { peer, held } => scribe.hold_peer(peer, held.as_deref())?,
             Operation::ReceiptsTaken(positions) => scribe.receipts_taken(positions)?,
+            Operation::NotePeer { peer, note } => scribe.note_peer(&peer, note),
             Operation::TimerHandled { timer, now } => scribe.timer_handled(timer, now)?,
         };
         let notes = scribe.notes;
@@ -258,6 +262,23 @@ impl Writing<'_, '_> {
         self.notes.push(Note::Dequeued(position));
         track.queue_number = 0;
         Ok(true)
+    }
+
+    /// Remembers a peer that is away, and forgets one that came back.
+    fn note_peer(&mut self, peer: &BureauCode, note: PeerNote) -> Outcome {
+        let key = keys::peer(peer);
+        if note.failed_attempts == 0 {
+            self.delete(key);
+        } else {
+            let record = PeerRecord {
+                failed_attempts: note.failed_attempts,
+                next_attempt_ms: note.next_attempt.as_ms(),
+                down_since_ms: note.down_since.as_ms(),
+                last_reason: note.last_reason,
+            };
+            self.write(key, &record);
+        }
+        Outcome::Done
     }
 
     /// Sends a receipt home.

@@ -25,7 +25,7 @@ use crate::{
     committer::{Committer, Health},
     contract::{
         Arrived, AttachmentHeld, Changes, Content, DeadLetter, DeadPosition, Depth, Head, Held,
-        HeldDepth, HeldEntry, Operation, Outcome, OutgoingReceipt, QueuePosition, Queued,
+        HeldDepth, HeldEntry, Operation, Outcome, OutgoingReceipt, PeerNote, QueuePosition, Queued,
         QueuedEntry, QueuedSlip, RequestKey, RequestMade, Role, Room, Source, Store, Timer,
         Tracked,
     },
@@ -244,6 +244,10 @@ impl<D: Disk, I: Index> Store for JournaledStore<D, I> {
 
     async fn heads(&self) -> Result<Vec<Head>, StoreError> {
         self.read(Reading::heads).await
+    }
+
+    async fn peer_notes(&self) -> Result<Vec<(BureauCode, PeerNote)>, StoreError> {
+        self.read(Reading::peer_notes).await
     }
 
     async fn queued(

@@ -212,11 +212,20 @@ pub(crate) struct QueueRecord {
     /// It was offered to a peer that did not answer, and held back then.
     #[prost(bool, tag = "12")]
     pub(crate) may_have_left: bool,
+    /// Peers that passed it on before and will not take it again.
+    #[prost(string, repeated, tag = "24")]
+    pub(crate) declined: Vec<String>,
 }
 
 impl QueueRecord {
     pub(crate) fn message(&self) -> MessageId {
         MessageId::from_bytes(&self.message).unwrap_or(MessageId([0; 32]))
+    }
+
+    /// Peers that it must not go to.
+    pub(crate) fn avoid(&self) -> Vec<BureauCode> {
+        let codes = std::iter::once(&self.previous_hop).chain(&self.declined);
+        codes.filter_map(|code| code.parse().ok()).collect()
     }
 }
 
@@ -342,6 +351,19 @@ pub(crate) struct HeadRecord {
     pub(crate) sequence: u64,
     #[prost(bytes = "bytes", tag = "2")]
     pub(crate) slip: Bytes,
+}
+
+/// What is remembered of a peer that is away.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct PeerRecord {
+    #[prost(uint32, tag = "1")]
+    pub(crate) failed_attempts: u32,
+    #[prost(int64, tag = "2")]
+    pub(crate) next_attempt_ms: i64,
+    #[prost(int64, tag = "3")]
+    pub(crate) down_since_ms: i64,
+    #[prost(string, tag = "4")]
+    pub(crate) last_reason: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -80,6 +80,9 @@ fn what_cannot_be_meant_is_refused() {
         "bureau net init example --bureau FR --bureau KE --port-base 70000",
         "bureau serve",
         "bureau peers --output xml",
+        "bureau peers ping",
+        "bureau peers ping KE --count 0",
+        "bureau peers retry",
     ] {
         assert_eq!(parse(line).err().map(|error| error.exit_code()), Some(2), "{line}");
     }
@@ -91,6 +94,7 @@ fn what_can_be_meant_is_taken() {
         "bureau demo",
         "bureau demo -o json --messages 50 --keep there",
         "bureau net init example --bureau FR,KE --hub IPSG --links hub --network a.example",
+        "bureau net init example --bureau FR,KE --hub EUR,AFR --links region",
         "bureau serve --config bureau.toml",
         "bureau check --config bureau.toml",
         "bureau send --to KE --expires 2027-01-31T12:00:00Z -",
@@ -101,6 +105,8 @@ fn what_can_be_meant_is_taken() {
         "bureau track abcdef",
         "bureau queue list --recipient KE",
         "bureau peers",
+        "bureau peers ping KE --count 5",
+        "bureau peers retry KE",
         "bureau status --desk desk.toml",
     ] {
         assert!(parse(line).is_ok(), "{line}");

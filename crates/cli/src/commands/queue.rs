@@ -1,5 +1,7 @@
 //! `bureau queue`: what waits at the node for a link.
 
+mod shape;
+
 use std::path::Path;
 
 use bureau_proto::admin::v1::{ListQueueRequest, QueueDepth, QueueEntry};
@@ -21,6 +23,15 @@ pub(crate) enum QueueCommand {
     /// List what waits, by recipient, lane and age
     #[command(after_help = "Example:\n  bureau queue list --recipient KE")]
     List(ListArgs),
+    /// Show how long what waits has waited: age by recipient
+    ///
+    /// A column that fills from left to right is an outage; many rows in one column are a node
+    /// that stood still. The node reads its queue through for it: some seconds for a million.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "Examples:\n  bureau queue shape\n  bureau queue shape --by lane --recipient KE"
+    )]
+    Shape(shape::ShapeArgs),
 }
 
 #[derive(Debug, Args)]
@@ -72,7 +83,17 @@ pub(crate) async fn run(
     profile: Option<&Path>,
     output: &mut Output,
 ) -> Result<(), CommandError> {
-    let QueueCommand::List(args) = command;
+    match command {
+        QueueCommand::List(args) => list(args, profile, output).await,
+        QueueCommand::Shape(args) => shape::run(args, profile, output).await,
+    }
+}
+
+async fn list(
+    args: ListArgs,
+    profile: Option<&Path>,
+    output: &mut Output,
+) -> Result<(), CommandError> {
     let face = Desk::open(profile).await?.admin_face(profile).await?;
     let mut client = face.client.clone();
     let (mut entries, mut depths, mut page_token) = (Vec::new(), Vec::new(), String::new());

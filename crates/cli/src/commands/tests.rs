@@ -172,7 +172,7 @@ impl Scene {
         let codes = ["FR", "KE"].map(|code| code.parse().unwrap());
         let ports = |_| Ports { desk, link: 2, admin: 3, metrics: None };
         let (network, name) = ("example".parse().unwrap(), "desk".parse().unwrap());
-        let plan = Plan::new(network, &codes, None, Links::Mesh, name, ports).unwrap();
+        let plan = Plan::new(network, &codes, &[], Links::Mesh, name, ports).unwrap();
         net::init(directory.path(), &plan, wire::now()).unwrap();
 
         let tls = directory.path().join("FR/tls");

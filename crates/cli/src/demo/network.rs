@@ -288,8 +288,8 @@ async fn plan(ports: &[u16]) -> Result<(Plan, [Cable; 2]), CommandError> {
     let name = |_| DemoError::NoNode(HUB.to_owned());
     let network = "demo.example".parse().map_err(name)?;
     let desk = "desk".parse().map_err(|_| DemoError::NoNode("desk".to_owned()))?;
-    let plan = Plan::new(network, &bureaus, Some(hub), Links::Hub, desk, of)
-        .map_err(net::InitError::from)?;
+    let plan =
+        Plan::new(network, &bureaus, &[hub], Links::Hub, desk, of).map_err(net::InitError::from)?;
     let link = |wanted: BureauCode| {
         let member = plan.members().iter().find(|member| member.code == wanted);
         let port = member.map_or(0, |member| member.ports.link);

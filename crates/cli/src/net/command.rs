@@ -40,10 +40,10 @@ pub(crate) struct InitArgs {
         required = true
     )]
     pub(crate) bureaus: Vec<BureauCode>,
-    /// Code of a hub, which stores and forwards for the others
-    #[arg(long, env = "BUREAU_HUB", value_name = "CODE")]
-    pub(crate) hub: Option<BureauCode>,
-    /// First port: each bureau has ten, in the order given, the hub last
+    /// Code of a hub, which stores and forwards for the others; may be given several times
+    #[arg(long = "hub", env = "BUREAU_HUB", value_name = "CODE", value_delimiter = ',')]
+    pub(crate) hubs: Vec<BureauCode>,
+    /// First port: each bureau has ten, in the order given, the hubs last
     #[arg(long, env = "BUREAU_PORT_BASE", value_name = "N", default_value_t = 7100)]
     pub(crate) port_base: u16,
     /// Who is linked with whom
@@ -60,7 +60,8 @@ pub(crate) struct InitArgs {
 const EXAMPLES: &str = "\
 Examples:
   bureau net init example --bureau FR --bureau KE
-  bureau net init example --bureau FR --bureau KE --bureau BR --hub IPSG --links hub";
+  bureau net init example --bureau FR --bureau KE --bureau BR --hub IPSG --links hub
+  bureau net init example --bureau FR --bureau KE --hub EUR --hub AFR --links region";
 
 #[derive(Serialize)]
 struct View {
@@ -85,10 +86,11 @@ struct BureauView {
 
 pub(crate) async fn run(command: NetCommand, output: &mut Output) -> Result<(), CommandError> {
     let NetCommand::Init(args) = command;
-    let count = args.bureaus.len() + usize::from(args.hub.is_some());
+    let count = args.bureaus.len() + args.hubs.len();
     let ports = Plan::ports_from(args.port_base, count).map_err(super::InitError::from)?;
-    let plan = Plan::new(args.network, &args.bureaus, args.hub, args.links, args.desk_name, ports)
-        .map_err(super::InitError::from)?;
+    let plan =
+        Plan::new(args.network, &args.bureaus, &args.hubs, args.links, args.desk_name, ports)
+            .map_err(super::InitError::from)?;
     let directory = args.directory;
     let making = spawn_blocking(move || {
         let made = super::init(&directory, &plan, wire::now());

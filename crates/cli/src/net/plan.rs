@@ -22,6 +22,8 @@ pub struct Member {
     pub code: BureauCode,
     /// Whether it relays for others.
     pub hub: bool,
+    /// Which of the hubs is its own where there are regions.
+    region: usize,
     /// Where its node listens, on 127.0.0.1.
     pub ports: Ports,
 }
@@ -45,8 +47,10 @@ pub enum Links {
     /// Every bureau with every other, and with the hub
     #[default]
     Mesh,
-    /// Every bureau with the hub only
+    /// Every bureau with the hubs only
     Hub,
+    /// Every bureau with one hub, in turn, and the hubs with each other
+    Region,
 }
 
 /// Why a plan cannot be.
@@ -80,7 +84,7 @@ pub enum PlanError {
 const PORTS_EACH: usize = 10;
 
 impl Plan {
-    /// A network of bureaus and perhaps a hub, which comes last. `ports` is asked for each, by its
+    /// A network of bureaus and perhaps hubs, which come last. `ports` is asked for each, by its
     /// place.
     ///
     /// # Errors
@@ -88,16 +92,18 @@ impl Plan {
     pub fn new(
         network: NetworkName,
         bureaus: &[BureauCode],
-        hub: Option<BureauCode>,
+        hubs: &[BureauCode],
         links: Links,
         desk: DeskName,
         mut ports: impl FnMut(usize) -> Ports,
     ) -> Result<Self, PlanError> {
-        let codes = bureaus.iter().map(|code| (*code, false)).chain(hub.map(|code| (code, true)));
-        let members: Vec<Member> = codes
-            .enumerate()
-            .map(|(place, (code, hub))| Member { code, hub, ports: ports(place) })
-            .collect();
+        let codes = bureaus.iter().map(|code| (*code, false));
+        let codes = codes.chain(hubs.iter().map(|code| (*code, true)));
+        let member = |(place, (code, hub)): (usize, (BureauCode, bool))| {
+            let turn = if hub { place - bureaus.len() } else { place };
+            Member { code, hub, region: turn % hubs.len().max(1), ports: ports(place) }
+        };
+        let members: Vec<Member> = codes.enumerate().map(member).collect();
         if members.len() < 2 {
             return Err(PlanError::Alone);
         }
@@ -109,7 +115,7 @@ impl Plan {
                 return Err(PlanError::Twice(member.code));
             }
         }
-        if links == Links::Hub && hub.is_none() {
+        if links != Links::Mesh && hubs.is_empty() {
             return Err(PlanError::NoHub);
         }
         Ok(Self { network, desk, members, links, detours: BTreeMap::new() })
@@ -152,16 +158,17 @@ impl Plan {
         &self.desk
     }
 
-    /// The bureaus, the hub last.
+    /// The bureaus, the hubs last.
     #[must_use]
     pub fn members(&self) -> &[Member] {
         &self.members
     }
 
-    /// The hub, if there is one.
-    #[must_use]
-    pub fn hub(&self) -> Option<BureauCode> {
-        self.members.iter().find(|member| member.hub).map(|member| member.code)
+    /// The hubs that lead to a bureau; none to a hub.
+    pub fn hubs_of(&self, of: &Member) -> impl Iterator<Item = BureauCode> {
+        let hubs = self.members.iter().filter(|member| member.hub && !of.hub);
+        let (regions, region) = (self.links == Links::Region, of.region);
+        hubs.filter(move |hub| !regions || hub.region == region).map(|hub| hub.code)
     }
 
     /// The name of a bureau's one node: `fr-1`.
@@ -172,13 +179,19 @@ impl Plan {
 
     /// Whom a bureau has a link to, and where it dials each.
     pub fn peers(&self, of: &Member) -> impl Iterator<Item = (BureauCode, SocketAddr)> {
-        let (own, own_is_hub, links) = (of.code, of.hub, self.links);
+        let (own, links) = (*of, self.links);
         let linked = move |other: &&Member| {
-            other.code != own && (links == Links::Mesh || own_is_hub || other.hub)
+            let hub = own.hub || other.hub;
+            other.code != own.code
+                && match links {
+                    Links::Mesh => true,
+                    Links::Hub => hub,
+                    Links::Region => hub && (own.hub && other.hub || own.region == other.region),
+                }
         };
         self.members.iter().filter(linked).map(move |other| {
             let own_face = SocketAddr::from(([127, 0, 0, 1], other.ports.link));
-            let address = self.detours.get(&(own, other.code)).copied().unwrap_or(own_face);
+            let address = self.detours.get(&(own.code, other.code)).copied().unwrap_or(own_face);
             (other.code, address)
         })
     }
@@ -197,9 +210,10 @@ mod tests {
 
     fn plan(bureaus: &[&str], hub: Option<&str>, links: Links) -> Result<Plan, PlanError> {
         let ports = Plan::ports_from(7100, bureaus.len() + 1)?;
-        let hub = hub.map(|hub| hub.parse().unwrap());
+        let hubs: Vec<_> = hub.iter().flat_map(|hubs| hubs.split(',')).collect();
+        let hubs = codes(&hubs);
         let (network, desk) = ("example".parse().unwrap(), "desk".parse().unwrap());
-        Plan::new(network, &codes(bureaus), hub, links, desk, ports)
+        Plan::new(network, &codes(bureaus), &hubs, links, desk, ports)
     }
 
     fn peers(plan: &Plan, place: usize) -> Vec<(String, u16)> {
@@ -213,7 +227,8 @@ mod tests {
         let ports = |place: usize| plan.members()[place].ports;
         assert_eq!(ports(0), Ports { desk: 7101, link: 7102, admin: 7103, metrics: Some(7104) });
         assert_eq!(ports(2), Ports { desk: 7121, link: 7122, admin: 7123, metrics: Some(7124) });
-        assert_eq!(plan.hub().unwrap().as_str(), "IPSG");
+        let hubs = |place: usize| plan.hubs_of(&plan.members()[place]).collect::<Vec<_>>();
+        assert_eq!((hubs(0), hubs(2)), (codes(&["IPSG"]), Vec::new()));
         let node: NodeName = plan.node(&plan.members()[2]).parse().unwrap();
         assert_eq!(node.as_str(), "ipsg-1");
     }
@@ -233,10 +248,30 @@ mod tests {
     }
 
     #[test]
+    fn regions_have_a_hub_each() {
+        let ports = Plan::ports_from(7100, 5).unwrap();
+        let (network, desk) = ("example".parse().unwrap(), "desk".parse().unwrap());
+        let (bureaus, hubs) = (codes(&["FR", "KE", "IT"]), codes(&["EUR", "AFR"]));
+        let plan = Plan::new(network, &bureaus, &hubs, Links::Region, desk, ports).unwrap();
+        let linked = |place: usize| {
+            peers(&plan, place).into_iter().map(|(code, _)| code).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (linked(0), linked(1), linked(2)),
+            (vec!["EUR".to_owned()], vec!["AFR".to_owned()], vec!["EUR".to_owned()])
+        );
+        assert_eq!(linked(3), ["FR", "IT", "AFR"]);
+        assert_eq!(linked(4), ["KE", "EUR"]);
+        let via = |place: usize| plan.hubs_of(&plan.members()[place]).collect::<Vec<_>>();
+        assert_eq!((via(0), via(1), via(3)), (codes(&["EUR"]), codes(&["AFR"]), Vec::new()));
+    }
+
+    #[test]
     fn what_cannot_be_is_refused() {
         let fault = |bureaus: &[&str], hub, links| plan(bureaus, hub, links).unwrap_err();
         assert_eq!(fault(&["FR"], None, Links::Mesh), PlanError::Alone);
         assert_eq!(fault(&["FR", "KE"], None, Links::Hub), PlanError::NoHub);
+        assert_eq!(fault(&["FR", "KE"], None, Links::Region), PlanError::NoHub);
         let [fr, roster] = codes(&["FR", "ROSTER"])[..] else { unreachable!() };
         assert_eq!(fault(&["FR", "KE"], Some("FR"), Links::Mesh), PlanError::Twice(fr));
         assert_eq!(fault(&["FR", "ROSTER"], None, Links::Mesh), PlanError::Reserved(roster));

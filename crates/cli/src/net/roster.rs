@@ -50,7 +50,6 @@ fn listed(plan: &Plan, member: &Member, key: Option<&SigningKey>, window: Window
         valid_until_time: Some(window.end.to_wire()),
         revoke_time: None,
     });
-    let via = plan.hub().filter(|hub| *hub != member.code);
     wire::Member {
         code: member.code.to_string(),
         name: format!("Bureau {}", member.code),
@@ -60,7 +59,7 @@ fn listed(plan: &Plan, member: &Member, key: Option<&SigningKey>, window: Window
             addresses: vec![format!("127.0.0.1:{}", member.ports.link)],
         }],
         relay: member.hub,
-        via: via.map(|hub| hub.to_string()).into_iter().collect(),
+        via: plan.hubs_of(member).map(|hub| hub.to_string()).collect(),
         suspended: false,
     }
 }

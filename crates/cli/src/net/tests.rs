@@ -18,7 +18,7 @@ fn plan() -> Plan {
     let bureaus = ["FR", "KE"].map(|code| code.parse().unwrap());
     let (network, desk) = ("test.example".parse().unwrap(), "trafficking".parse().unwrap());
     let ports = Plan::ports_from(7100, 3).unwrap();
-    Plan::new(network, &bureaus, Some("IPSG".parse().unwrap()), Links::Hub, desk, ports).unwrap()
+    Plan::new(network, &bureaus, &["IPSG".parse().unwrap()], Links::Hub, desk, ports).unwrap()
 }
 
 fn files(directory: &Path) -> Vec<PathBuf> {

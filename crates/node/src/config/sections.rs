@@ -185,7 +185,8 @@ pub struct Links {
     pub ping_ms: u64,
     /// Defaults to 15,000: a dead link is found while an officer still waits.
     pub stall_ms: u64,
-    /// Defaults to 500: a peer that restarts is back within so long.
+    /// Defaults to 1,000: a peer that restarts is back within so long, and no peer is dialed more
+    /// than once a second whatever this says.
     pub backoff_base_ms: u64,
     /// Defaults to 30,000: a peer back after a day is found within half a minute.
     pub backoff_max_ms: u64,
@@ -203,7 +204,7 @@ impl Default for Links {
             window_bytes: 4 * MIB,
             ping_ms: 5_000,
             stall_ms: 15_000,
-            backoff_base_ms: 500,
+            backoff_base_ms: 1_000,
             backoff_max_ms: 30_000,
             connect_timeout_ms: 10_000,
             messages_per_second: 1_000_000,

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use bureau_core::{
     BureauCode, Envelope, MessageId, Reason, Receipt, Slip, Timestamp, Verified, Verifier, body,
-    envelope::SealingSuite, limits::HOPS_MAX, slip::Count,
+    envelope::SealingSuite, limits::HOPS_MAX, receipt::ReceiptKind, slip::Count,
 };
 use bureau_net::Refusal;
 use bureau_proto::{
@@ -239,10 +239,19 @@ impl Intake<'_> {
         receipts: &[Verified<Receipt>],
         outcomes: &[Outcome],
     ) -> Result<(), End> {
-        let mut answered = Vec::with_capacity(receipts.len());
+        let (mut answered, mut passed_on) = (Vec::with_capacity(receipts.len()), Vec::new());
         for (receipt, outcome) in receipts.iter().zip(outcomes) {
             let statement = receipt.statement();
-            answered.push((statement.message, statement.recipient));
+            let slip = (statement.message, statement.recipient);
+            // Once only: a hop that says so again and again must not have it sent again each time.
+            let passes_on = statement.kind == ReceiptKind::PassedOn
+                && statement.signer == self.hop
+                && *outcome == Outcome::ReceiptTaken;
+            if passes_on {
+                passed_on.push(slip);
+            } else {
+                answered.push(slip);
+            }
             match outcome {
                 Outcome::ReceiptTaken => {
                     self.engine.metrics.receipt(statement.kind);
@@ -265,6 +274,10 @@ impl Intake<'_> {
                 ),
             }
         }
+        if !passed_on.is_empty() {
+            let event = PumpEvent::PassedOn(passed_on);
+            self.events.send(event).await.map_err(|_| End::part_ended())?;
+        }
         let event = PumpEvent::Answered(answered);
         self.events.send(event).await.map_err(|_| End::part_ended())
     }
@@ -272,7 +285,7 @@ impl Intake<'_> {
 
 /// A receipt's kind, as logs and people write it.
 #[must_use]
-pub fn kind_name(kind: bureau_core::receipt::ReceiptKind) -> &'static str {
+pub fn kind_name(kind: ReceiptKind) -> &'static str {
     kind.as_str_name().trim_start_matches("RECEIPT_KIND_")
 }
 
@@ -373,7 +386,9 @@ impl Judge {
         if !relays && manifest.origin != bureau {
             return Err(Reason::WrongRecipient);
         }
-        if self.engine.links.next_hop(recipient, roster).is_none() {
+        // Back to where it came from is no way: that hop keeps custody and finds another.
+        let links = &self.engine.links;
+        if links.next_hop_avoiding(recipient, &[self.hop], roster).is_none() {
             return Err(Reason::NoRoute);
         }
         Ok((ReceiveAction::Relay, None))

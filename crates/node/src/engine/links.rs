@@ -1,20 +1,37 @@
 //! The peers, the one link to each, and which of them leads where.
 
+mod status;
+
 use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use bureau_core::{BureauCode, NodeName, Reason, Roster, Timestamp};
+use bureau_core::{BureauCode, Lane, NodeName, Reason, Roster, Timestamp};
 use bureau_net::Refusal;
-use tokio::sync::Notify;
+use bureau_store::contract::{PeerNote, QueuePosition};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
+pub use self::status::{LinkState, LinkStatus};
+use super::{
+    detours::Detours,
+    doing::Doing,
+    pings::Pings,
+    routes::{self, Way},
+};
 use crate::config::Peer;
+
+/// How long a peer's word counts that nobody leads to a destination from there: its operator may
+/// mend that, and its roster may change, without a new link.
+const NO_ROUTE_FOR: Duration = Duration::from_secs(300);
 
 /// All peers.
 #[derive(Debug)]
@@ -22,6 +39,8 @@ pub struct Links {
     bureau: BureauCode,
     peers: Mutex<BTreeMap<BureauCode, Link>>,
     closing: AtomicBool,
+    generation: AtomicU64,
+    detours: Detours,
 }
 
 #[derive(Debug)]
@@ -33,6 +52,14 @@ struct Link {
     work: Arc<Notify>,
     /// The link went down, or the peer was heard from.
     changed: Arc<Notify>,
+    /// What the session is doing.
+    doing: Arc<Doing>,
+    /// Those who ask whether it is there.
+    pings: Arc<Pings>,
+    /// The store has a note that it is away.
+    noted: bool,
+    /// Destinations that it said nobody leads to from there, and for how long that counts.
+    no_route: BTreeMap<BureauCode, Instant>,
 }
 
 #[derive(Debug)]
@@ -40,43 +67,6 @@ struct Session {
     number: u64,
     dialed_by: BureauCode,
     cancel: CancellationToken,
-}
-
-/// What is known of the link to a peer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinkStatus {
-    /// Up, being dialed, or down.
-    pub state: LinkState,
-    /// Since when.
-    pub since: Timestamp,
-    /// When it is dialed next.
-    pub next_attempt: Option<Timestamp>,
-    /// Attempts that failed since it was last up.
-    pub failed_attempts: u32,
-    /// Why the last link or attempt ended.
-    pub last_reason: String,
-    /// The node that is linked.
-    pub node: Option<NodeName>,
-    /// What it runs.
-    pub software: String,
-    /// Parcels sent and not yet answered.
-    pub in_flight: u32,
-    /// The last round trip.
-    pub round_trip: Duration,
-    /// Bytes that arrive at the peer in a second, as measured while there was enough to send; 0:
-    /// not measured.
-    pub rate_bytes_per_second: u64,
-}
-
-/// State of a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum LinkState {
-    /// Frames flow.
-    Up,
-    /// Being dialed.
-    Connecting,
-    /// Waits for the next attempt, or for the peer to dial.
-    Down,
 }
 
 /// A session's place: while it is held, the session is the one link to its peer.
@@ -88,6 +78,12 @@ pub struct Slot {
     pub cancel: CancellationToken,
     /// Something is to be sent.
     pub work: Arc<Notify>,
+    /// What it is doing, for those who ask.
+    pub doing: Arc<Doing>,
+    /// Those who ask whether the peer is there.
+    pub(super) pings: Arc<Pings>,
+    /// The store has a note that it was away.
+    pub was_away: bool,
     number: u64,
 }
 
@@ -97,7 +93,8 @@ impl Links {
     pub fn new(bureau: BureauCode, peers: &[Peer], now: Timestamp) -> Self {
         let link = |peer: &Peer| (peer.bureau, Link::new(Some(peer.clone()), now));
         let peers = Mutex::new(peers.iter().map(link).collect());
-        Self { bureau, peers, closing: AtomicBool::new(false) }
+        let (closing, generation) = (AtomicBool::new(false), AtomicU64::new(0));
+        Self { bureau, peers, closing, generation, detours: Detours::default() }
     }
 
     fn peers(&self) -> MutexGuard<'_, BTreeMap<BureauCode, Link>> {
@@ -134,21 +131,21 @@ impl Links {
             number = session.number + 1;
         }
         let cancel = CancellationToken::new();
+        let was_away = std::mem::take(&mut link.noted);
         link.session = Some(Session { number, dialed_by, cancel: cancel.clone() });
         link.status = LinkStatus {
             state: LinkState::Up,
-            since: now,
-            next_attempt: None,
-            failed_attempts: 0,
-            last_reason: String::new(),
             node: Some(node),
             software: software.to_owned(),
-            in_flight: 0,
-            round_trip: Duration::ZERO,
-            rate_bytes_per_second: 0,
+            ..LinkStatus::down(now)
         };
-        let slot = Slot { peer, cancel, work: Arc::clone(&link.work), number };
+        link.doing = Arc::default();
+        link.no_route.clear();
+        let (work, doing) = (Arc::clone(&link.work), Arc::clone(&link.doing));
+        let pings = Arc::clone(&link.pings);
+        let slot = Slot { peer, cancel, work, doing, pings, was_away, number };
         link.changed.notify_one();
+        self.rerouted();
         // Routes may have changed: what waited for another peer may go here now.
         peers.values().for_each(|link| link.work.notify_one());
         Ok(slot)
@@ -162,33 +159,34 @@ impl Links {
             return;
         }
         link.session = None;
+        link.doing = Arc::default();
         link.status.state = LinkState::Down;
         link.status.since = now;
         link.status.node = None;
         link.status.in_flight = 0;
+        link.pings.clear();
         link.status.last_reason = reason.to_owned();
         link.changed.notify_one();
+        self.rerouted();
         peers.values().for_each(|link| link.work.notify_one());
     }
 
     /// Notes that a peer is being dialed.
-    pub fn connecting(&self, peer: BureauCode, now: Timestamp) {
+    pub fn connecting(&self, peer: BureauCode) {
         self.with(peer, |link| {
             if link.session.is_none() {
                 link.status.state = LinkState::Connecting;
-                link.status.since = now;
                 link.status.next_attempt = None;
             }
         });
     }
 
     /// Notes that an attempt failed, and how many in a row did.
-    pub fn failed(&self, peer: BureauCode, reason: &str, now: Timestamp) -> u32 {
+    pub fn failed(&self, peer: BureauCode, reason: &str) -> u32 {
         let mut attempts = 0;
         self.with(peer, |link| {
             if link.session.is_none() {
                 link.status.state = LinkState::Down;
-                link.status.since = now;
                 link.status.last_reason = reason.to_owned();
             }
             link.status.failed_attempts = link.status.failed_attempts.saturating_add(1);
@@ -199,7 +197,11 @@ impl Links {
 
     /// Notes when a peer is dialed next.
     pub fn next_attempt(&self, peer: BureauCode, at: Timestamp) {
-        self.with(peer, |link| link.status.next_attempt = Some(at));
+        self.with(peer, |link| {
+            if link.session.is_none() {
+                link.status.next_attempt = Some(at);
+            }
+        });
     }
 
     /// Notes what a running session measures.
@@ -229,9 +231,71 @@ impl Links {
         }
     }
 
+    /// What is remembered of peers that were away before this node was started.
+    pub fn remember(&self, notes: Vec<(BureauCode, PeerNote)>) {
+        for (peer, note) in notes {
+            self.with(peer, |link| {
+                link.noted = true;
+                link.status.failed_attempts = note.failed_attempts;
+                link.status.next_attempt = Some(note.next_attempt);
+                link.status.since = note.down_since;
+                link.status.last_reason = note.last_reason;
+            });
+        }
+    }
+
+    /// Notes that the store now knows that a peer is away. `None`: it is not; else what is known.
+    pub fn away(&self, peer: BureauCode) -> Option<LinkStatus> {
+        let mut peers = self.peers();
+        let link = peers.get_mut(&peer).filter(|link| link.session.is_none())?;
+        link.noted = true;
+        Some(link.status.clone())
+    }
+
+    /// What is known of the link to a peer.
+    pub fn status(&self, peer: BureauCode) -> Option<LinkStatus> {
+        self.peers().get(&peer).map(|link| link.status.clone())
+    }
+
+    /// Lets a peer be dialed now, as if it had not failed before. `None`: it is no peer. `false`:
+    /// there is nothing to do, because its link is up or only the peer dials.
+    pub fn retry(&self, peer: BureauCode) -> Option<bool> {
+        let mut peers = self.peers();
+        let link = peers.get_mut(&peer)?;
+        let dials = link.configured.as_ref().is_some_and(|peer| peer.dial);
+        if link.session.is_some() || !dials {
+            return Some(false);
+        }
+        link.status.failed_attempts = 0;
+        link.changed.notify_one();
+        Some(true)
+    }
+
+    /// Asks a peer over its link whether it is there: how long the answer took.
+    ///
+    /// # Errors
+    /// NOT_FOUND where it is no peer, PEER_DOWN while its link is down, BUSY where too many ask.
+    pub fn ping(&self, peer: BureauCode) -> Result<oneshot::Receiver<Duration>, Refusal> {
+        let peers = self.peers();
+        let unknown = || Refusal::new(Reason::NotFound, format!("{peer} is no peer of this node"));
+        let link = peers.get(&peer).ok_or_else(unknown)?;
+        if link.session.is_none() {
+            return Err(link.status.refusal(peer));
+        }
+        let busy = || Refusal::new(Reason::Busy, "too many ping this peer");
+        let answer = link.pings.ask().ok_or_else(busy)?;
+        link.work.notify_one();
+        Ok(answer)
+    }
+
     /// Whether the link to a peer is up.
     pub fn is_up(&self, peer: BureauCode) -> bool {
         self.peers().get(&peer).is_some_and(|link| link.session.is_some())
+    }
+
+    /// What the link to a peer is doing; nothing while it is down.
+    pub fn doing(&self, peer: BureauCode) -> Arc<Doing> {
+        self.peers().get(&peer).map(|link| Arc::clone(&link.doing)).unwrap_or_default()
     }
 
     /// What tells that a configured peer's link changed.
@@ -243,7 +307,7 @@ impl Links {
     pub fn wake(&self, destinations: &[BureauCode], roster: &Roster) {
         let peers = self.peers();
         for destination in destinations {
-            let hop = next_hop(&peers, self.bureau, *destination, roster);
+            let hop = next_hop(&peers, self.bureau, *destination, &[], roster);
             if let Some(link) = hop.and_then(|hop| peers.get(&hop)) {
                 link.work.notify_one();
             }
@@ -255,10 +319,74 @@ impl Links {
         self.peers().values().for_each(|link| link.work.notify_one());
     }
 
-    /// The peer that leads to a destination now: the destination itself if its link is up, else a
-    /// hub whose link is up, else the one that is waited for. `None`: no configured peer leads there.
+    /// The peer that leads to a destination now, or the one that is waited for. `None`: no
+    /// configured peer leads there.
     pub fn next_hop(&self, destination: BureauCode, roster: &Roster) -> Option<BureauCode> {
-        next_hop(&self.peers(), self.bureau, destination, roster)
+        self.next_hop_avoiding(destination, &[], roster)
+    }
+
+    /// The same for what some peers had already: it does not go to them again.
+    pub fn next_hop_avoiding(
+        &self,
+        destination: BureauCode,
+        avoid: &[BureauCode],
+        roster: &Roster,
+    ) -> Option<BureauCode> {
+        next_hop(&self.peers(), self.bureau, destination, avoid, roster)
+    }
+
+    /// Notes that a peer leads nowhere where a destination is concerned; other ways go first for a
+    /// while.
+    pub fn no_route(&self, peer: BureauCode, destination: BureauCode) {
+        self.with(peer, |link| {
+            link.no_route.insert(destination, Instant::now() + NO_ROUTE_FOR);
+        });
+        self.rerouted();
+        self.wake_all();
+    }
+
+    /// Changes with every change that may lead somewhere else.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    fn rerouted(&self) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes a message that must not go where others for its destination go, and wakes who leads
+    /// there otherwise. `false`: no room for more.
+    pub(super) fn detour(
+        &self,
+        position: QueuePosition,
+        avoid: &[BureauCode],
+        roster: &Roster,
+    ) -> bool {
+        let noted = self.detours.note(position, avoid);
+        let peers = self.peers();
+        let hop = next_hop(&peers, self.bureau, position.destination, avoid, roster);
+        if let Some(link) = hop.and_then(|hop| peers.get(&hop)).filter(|_| noted) {
+            link.work.notify_one();
+        }
+        noted
+    }
+
+    /// The next of those messages in a lane that leads over a peer now, after a position.
+    pub(super) fn next_detour(
+        &self,
+        peer: BureauCode,
+        lane: Lane,
+        after: Option<QueuePosition>,
+        roster: &Roster,
+    ) -> Option<QueuePosition> {
+        self.detours.next(lane, after, |destination, avoid| {
+            self.next_hop_avoiding(destination, avoid, roster) == Some(peer)
+        })
+    }
+
+    /// Messages that may not go where others for their destination go.
+    pub(super) const fn detours(&self) -> &Detours {
+        &self.detours
     }
 
     /// Whether attachments may go to a peer at this time.
@@ -297,188 +425,41 @@ impl Links {
     }
 }
 
+/// The peer that leads to a destination, of those that had not what goes there.
 fn next_hop(
     peers: &BTreeMap<BureauCode, Link>,
     bureau: BureauCode,
     destination: BureauCode,
+    avoid: &[BureauCode],
     roster: &Roster,
 ) -> Option<BureauCode> {
-    let member = roster.member(&destination).ok()?;
-    let up = |code: &BureauCode| peers.get(code).is_some_and(|link| link.session.is_some());
-    let metered = |code: &BureauCode| {
-        let configured = peers.get(code).and_then(|link| link.configured.as_ref());
-        configured.is_some_and(|peer| peer.metered)
-    };
-    if up(&destination) && !metered(&destination) {
-        return Some(destination);
-    }
-    let relays = |code: &&BureauCode| {
-        **code != destination
-            && **code != bureau
-            && peers.contains_key(code)
-            && roster.member(code).is_ok_and(|member| member.relay)
-    };
-    // A hub passes on to members; it does not send through another what it is the hub for.
-    let own_member = member.via.contains(&bureau);
-    let mut hubs = member.via.iter().filter(relays).peekable();
-    if !own_member {
-        // A way that costs nothing before one that does, the straight one first among equals.
-        if let Some(hub) = hubs.clone().find(|hub| up(hub) && !metered(hub)) {
-            return Some(*hub);
-        }
-        if up(&destination) {
-            return Some(destination);
-        }
-        if let Some(hub) = hubs.clone().find(|hub| up(hub)) {
-            return Some(*hub);
-        }
-    }
-    if peers.contains_key(&destination) {
-        return Some(destination);
-    }
-    let first = hubs.peek().filter(|_| !own_member);
-    first.map(|hub| **hub)
+    routes::next_hop(bureau, destination, avoid, roster, |code| {
+        let link = peers.get(&code)?;
+        let until = link.no_route.get(&destination);
+        Some(Way {
+            up: link.session.is_some(),
+            metered: link.configured.as_ref().is_some_and(|peer| peer.metered),
+            no_route: until.is_some_and(|until| *until > Instant::now()),
+        })
+    })
 }
 
 impl Link {
     fn new(configured: Option<Peer>, now: Timestamp) -> Self {
         Self {
             configured,
-            status: LinkStatus {
-                state: LinkState::Down,
-                since: now,
-                next_attempt: None,
-                failed_attempts: 0,
-                last_reason: String::new(),
-                node: None,
-                software: String::new(),
-                in_flight: 0,
-                round_trip: Duration::ZERO,
-                rate_bytes_per_second: 0,
-            },
+            status: LinkStatus::down(now),
             session: None,
             work: Arc::default(),
             changed: Arc::default(),
+            doing: Arc::default(),
+            pings: Arc::default(),
+            noted: false,
+            no_route: BTreeMap::new(),
         }
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
-mod tests {
-    use std::sync::Arc;
-
-    use bureau_core::{
-        SigningKey,
-        roster::{self, Anchor},
-    };
-    use bureau_proto::envelope::v1 as wire;
-
-    use super::*;
-
-    fn code(text: &str) -> BureauCode {
-        text.parse().unwrap()
-    }
-
-    fn now() -> Timestamp {
-        Timestamp::from_ms(1_800_000_000_000)
-    }
-
-    /// FR and KE, reached through the hub IPSG; ZA through nobody.
-    fn roster() -> Arc<Roster> {
-        let member = |code: &str, via: &[&str]| wire::Member {
-            code: code.to_owned(),
-            relay: code == "IPSG",
-            via: via.iter().map(|hub| (*hub).to_owned()).collect(),
-            ..wire::Member::default()
-        };
-        let network = "test".parse().unwrap();
-        let wire = wire::Roster {
-            format: 1,
-            network: "test".to_owned(),
-            serial: 1,
-            issue_time: Some(now().to_wire()),
-            expire_time: Some(now().to_wire()),
-            members: vec![
-                member("FR", &["IPSG"]),
-                member("IPSG", &[]),
-                member("KE", &["IPSG"]),
-                member("ZA", &[]),
-            ],
-            ..wire::Roster::default()
-        };
-        let key = SigningKey::from_seed(&[1; 32]);
-        let anchor = Anchor { keys: vec![key.public()], threshold: 1 };
-        let signed = roster::sign(&wire, &network, vec![key]).unwrap();
-        Arc::new(Roster::verify(signed, &network, &anchor).unwrap())
-    }
-
-    fn links(bureau: &str, peers: &[&str]) -> Links {
-        let peer = |bureau: &&str| Peer {
-            bureau: code(bureau),
-            addresses: Vec::new(),
-            dial: true,
-            metered: false,
-            bulk_hours: None,
-        };
-        Links::new(code(bureau), &peers.iter().map(peer).collect::<Vec<_>>(), now())
-    }
-
-    fn begin(links: &Links, peer: &str, dialed_by: &str) -> Result<Slot, Refusal> {
-        links.begin(code(peer), "node-1".parse().unwrap(), "test", code(dialed_by), now())
-    }
-
-    #[test]
-    fn the_way_leads_straight_or_over_a_hub_that_is_up() {
-        let (roster, links) = (roster(), links("FR", &["IPSG", "KE"]));
-        let hop = |destination| links.next_hop(code(destination), &roster);
-        assert_eq!(hop("KE"), Some(code("KE")), "waited for");
-        let hub = begin(&links, "IPSG", "FR").unwrap();
-        assert_eq!(hop("KE"), Some(code("IPSG")), "a detour");
-        let _ke = begin(&links, "KE", "FR").unwrap();
-        assert_eq!(hop("KE"), Some(code("KE")), "straight");
-        assert_eq!((hop("ZA"), hop("XX")), (None, None));
-        links.end(&hub, "STALLED", now());
-        assert_eq!(hop("IPSG"), Some(code("IPSG")));
-    }
-
-    #[test]
-    fn a_hub_does_not_send_through_another_what_it_is_the_hub_for() {
-        let (roster, links) = (roster(), links("IPSG", &["FR", "KE"]));
-        let _fr = begin(&links, "FR", "FR").unwrap();
-        assert_eq!(links.next_hop(code("KE"), &roster), Some(code("KE")));
-        assert_eq!(links.next_hop(code("ZA"), &roster), None);
-    }
-
-    #[test]
-    fn of_two_links_dialed_at_once_both_sides_keep_the_same() {
-        for (here, peer) in [("FR", "KE"), ("KE", "FR")] {
-            let links = links(here, &[peer]);
-            // FR has the lower code: what it dialed stays, in whatever order they come.
-            let of_ke = begin(&links, peer, "KE").unwrap();
-            let of_fr = begin(&links, peer, "FR").unwrap();
-            assert!(of_ke.cancel.is_cancelled() && !of_fr.cancel.is_cancelled());
-            let refused = begin(&links, peer, "KE").unwrap_err();
-            assert_eq!(refused.reason, Reason::DuplicateLink);
-            // The one that was replaced ends late, and changes nothing.
-            links.end(&of_ke, "DUPLICATE_LINK", now());
-            assert!(links.is_up(code(peer)));
-            // A second call of the same side: its first connection is dead.
-            let again = begin(&links, peer, "FR").unwrap();
-            assert!(of_fr.cancel.is_cancelled());
-            links.end(&again, "STALLED", now());
-            assert!(!links.is_up(code(peer)));
-        }
-    }
-
-    #[test]
-    fn failures_count_until_the_peer_is_heard_from() {
-        let links = links("FR", &["KE"]);
-        assert_eq!(links.failed(code("KE"), "UNREACHABLE", now()), 1);
-        assert_eq!(links.failed(code("KE"), "UNREACHABLE", now()), 2);
-        begin(&links, "KE", "KE").unwrap();
-        assert_eq!(links.statuses()[0].2.failed_attempts, 0);
-        links.cancel_all();
-        assert_eq!(begin(&links, "KE", "KE").unwrap_err().reason, Reason::ShuttingDown);
-    }
-}
+mod tests;

@@ -3,22 +3,31 @@
 //! - [`submission`]: what a desk asks for, checked, as a [`submission::Draft`];
 //! - [`scribe`]: everything this node signs, signed in groups and committed in order;
 //! - [`intake`]: what a link brings, verified, decided and answered;
-//! - [`links`]: the peers, their links, and which one leads where;
+//! - [`links`]: the peers and their links; `routes`: which one leads where; `detours`: what may not
+//!   go that way;
 //! - [`session`]: one link while it is up; [`pump`]: what it sends; [`outbound`]: its way out;
-//! - [`dialer`]: how a link comes up;
+//! - [`dialer`]: how a link comes up; [`doing`]: what it is doing, for those who ask; `pings`: those
+//!   who ask whether a peer is there;
 //! - [`timers`]: expiry and forgetting; [`wake`]: what is new is told to the links;
+//! - [`explain`]: where a message is and why it is not further; [`shape`]: how long what waits has;
 //! - [`quota`]: how much one desk may ask for;
 //! - [`machine`]: chance, and a place for long work.
 
+mod detours;
 pub mod dialer;
+pub mod doing;
+pub mod explain;
 pub mod intake;
 pub mod links;
 pub mod machine;
 pub mod outbound;
+mod pings;
 pub mod pump;
 pub mod quota;
+mod routes;
 pub mod scribe;
 pub mod session;
+pub mod shape;
 mod squeeze;
 pub mod submission;
 pub mod timers;
@@ -74,6 +83,7 @@ impl Parts {
         )
         .await?;
         let links = Arc::new(links::Links::new(config.bureau, &config.peers, clock.now()));
+        links.remember(store.peer_notes().await?);
         let engine = Engine { config, clock, trust, store, scribe, links, metrics, machine };
         Ok((Arc::new(engine), worker))
     }

@@ -4,7 +4,7 @@
 //! The queue itself is the store's: a cut costs nothing but what was in flight, and that comes
 //! again on the next link.
 //!
-//! - `cursor`: how far each queue was read; `shares`: who goes next; `pace`: how much goes;
+//! - `work`: what there is to send; `cursor`: how far each queue was read; `shares`: who goes next; `pace`: how much goes;
 //! - `flight`: what was sent and is not answered; `verdict`: what a refusal means;
 //! - `transfers`: attachments, below everything else; `drain`: how many messages a second;
 //! - `waits`: what must be looked at, and when.
@@ -17,6 +17,7 @@ mod shares;
 mod transfers;
 mod verdict;
 mod waits;
+mod work;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -24,9 +25,9 @@ use std::{
     time::Duration,
 };
 
-use bureau_core::{BureauCode, Lane, MessageId, envelope};
+use bureau_core::{BureauCode, MessageId, envelope};
 use bureau_proto::link::v1::{self as wire, frame::Kind};
-use bureau_store::contract::{Operation, Queued, QueuedSlip, ReceiptPosition};
+use bureau_store::contract::{Operation, QueuePosition, Queued, QueuedSlip, ReceiptPosition};
 use bytes::Bytes;
 use prost::Message as _;
 use tokio::{
@@ -41,12 +42,13 @@ use self::{
     pace::Pace,
     shares::{ATTACHMENTS, CLASSES, Room, Shares},
     transfers::Transfers,
+    verdict::Kept,
+    work::Leads,
 };
 use super::{
     Engine,
     links::Slot,
     outbound::{End, Outbound},
-    session::RECEIPT_BATCHES_MAX,
 };
 pub use transfers::TRANSFERS_MAX;
 
@@ -73,6 +75,8 @@ pub struct Window {
 pub enum PumpEvent {
     /// These were answered by receipts that are durable here.
     Answered(Vec<(MessageId, BureauCode)>),
+    /// The peer had these before, and will not take them again.
+    PassedOn(Vec<(MessageId, BureauCode)>),
     /// The peer does not take a parcel, or a slip of it.
     Rejected(wire::Rejection),
     /// Receipt batches up to this number are durable at the peer.
@@ -104,7 +108,10 @@ struct Pump<'a> {
     slot: &'a Slot,
     window: Window,
     outbound: &'a Outbound,
+    leads: Leads,
     cursors: Cursors,
+    /// The last message of each lane that came here by a detour.
+    detoured: [Option<QueuePosition>; 4],
     /// What was read of each lane and not sent.
     ready: [VecDeque<Queued>; 4],
     /// The parcel of each lane that is being sent piece by piece.
@@ -121,6 +128,8 @@ struct Pump<'a> {
     drain: Drain,
     next_ping: Instant,
     paused_until: Option<Instant>,
+    /// What the peer did not take, and may take later.
+    kept: Kept,
     /// What waits may lead elsewhere than when last looked at.
     look: bool,
     /// When that was last asked while something was sent.
@@ -149,7 +158,9 @@ impl<'a> Pump<'a> {
             slot,
             window,
             outbound,
+            leads: Leads::default(),
             cursors: Cursors::default(),
+            detoured: [None; 4],
             ready: Default::default(),
             pieces: Default::default(),
             flight: Flight::default(),
@@ -163,6 +174,7 @@ impl<'a> Pump<'a> {
             drain: Drain::new(engine.config.links.messages_per_second, now),
             next_ping: now,
             paused_until: None,
+            kept: Kept::default(),
             look: true,
             looked: now,
         }
@@ -184,11 +196,12 @@ impl<'a> Pump<'a> {
             let deadline = self.deadline();
             tokio::select! {
                 biased;
-                event = events.recv() => {
-                    self.take(event.ok_or_else(End::part_ended)?).await?;
+                // First, because work and events may never end.
+                () = sleep_until(deadline) => self.late()?,
+                happened = events.recv() => {
+                    self.take(happened.ok_or_else(End::part_ended)?).await?;
                 }
                 () = self.slot.work.notified() => self.look_again(),
-                () = sleep_until(deadline) => self.late()?,
             }
         }
     }
@@ -196,10 +209,17 @@ impl<'a> Pump<'a> {
     /// Pings mark what was sent; where nothing is, they show that the peer is there.
     async fn ping_if_due(&mut self) -> Result<(), End> {
         let (sent, now) = (self.outbound.sent_bytes(), Instant::now());
-        if now < self.next_ping && !self.pace.wants_mark(sent, now) {
+        let asked = self.slot.pings.is_asked();
+        if now < self.next_ping && !asked && !self.pace.wants_mark(sent, now) {
             return Ok(());
         }
+        if now >= self.next_ping {
+            // Rosters and hours change without a word; so often they are looked at.
+            self.leads.forget();
+            self.look = true;
+        }
         let number = self.pace.mark(sent, now);
+        self.slot.pings.sent(number);
         self.next_ping = now + Duration::from_millis(self.engine.config.links.ping_ms.max(1));
         self.outbound.send(Kind::Ping(wire::Ping { number })).await?;
         Ok(())
@@ -235,81 +255,6 @@ impl<'a> Pump<'a> {
         let in_flight = u32::try_from(self.flight.parcels()).ok();
         self.engine.links.measured(self.slot, in_flight, None, self.pace.rate());
         Ok(true)
-    }
-
-    /// Looks in which queues something waits that leads over this peer.
-    fn find_work(&mut self) {
-        if !std::mem::take(&mut self.look) {
-            return;
-        }
-        let roster = self.engine.trust.roster();
-        let (links, peer) = (&self.engine.links, self.slot.peer);
-        let mut leads: HashMap<BureauCode, bool> = HashMap::new();
-        let mut lead = |destination: BureauCode| {
-            *leads
-                .entry(destination)
-                .or_insert_with(|| links.next_hop(destination, &roster) == Some(peer))
-        };
-        let depths = self.engine.store.depths();
-        let waiting = depths
-            .into_iter()
-            .filter(|depth| depth.messages > 0 && lead(depth.destination))
-            .map(|depth| (depth.lane, depth.destination));
-        self.cursors.set_work(waiting);
-    }
-
-    /// Whether a lane has something to send that there is room for; reads more where it has not.
-    async fn has_work(&mut self, index: usize) -> Result<bool, End> {
-        if self.pieces.get(index).is_some_and(Option::is_some) {
-            return Ok(true);
-        }
-        if self.paused_until.is_some() || !self.has_slot(index) {
-            return Ok(false);
-        }
-        if index > 0 && self.drain.is_empty(Instant::now()) {
-            return Ok(false);
-        }
-        let Some(lane) = Lane::ALL.get(index).copied() else { return Ok(false) };
-        while self.ready.get(index).is_some_and(VecDeque::is_empty) {
-            let Some((destination, after)) = self.cursors.next(lane) else { return Ok(false) };
-            let queued =
-                self.engine.store.queued(destination, lane, after, READ_MAX, READ_BYTES_MAX);
-            let queued = queued.await.map_err(|error| End::of_store(&error))?;
-            self.cursors.advance(lane, destination, queued.last().map(|q| q.entry.position.number));
-            for queued in queued {
-                if self.may_go(&queued)
-                    && let Some(ready) = self.ready.get_mut(index)
-                {
-                    ready.push_back(queued);
-                }
-            }
-        }
-        Ok(true)
-    }
-
-    /// Whether the window has a place for a parcel of a lane. Each lane has some places of its own;
-    /// of the others the less urgent may take the fewer, so that some are left for what is urgent.
-    fn has_slot(&self, index: usize) -> bool {
-        let own = self.window.parcels / 16;
-        let lanes = self.flight.lanes();
-        if index > 0 && self.flight.bytes() >= self.window.bytes {
-            return false;
-        }
-        if lanes.get(index).is_some_and(|used| *used < own) {
-            return true;
-        }
-        let common = self.window.parcels - 4 * own;
-        let used: usize = lanes.iter().map(|used| used.saturating_sub(own)).sum();
-        used < (common - common * index / 8).max(1)
-    }
-
-    /// What came from this peer does not go back to it; what expired is the timers' to give up.
-    fn may_go(&self, queued: &Queued) -> bool {
-        let entry = &queued.entry;
-        !self.flight.carries(entry.message, entry.position.destination)
-            && !self.transfers.holds(entry.message)
-            && entry.expires > self.engine.clock.now()
-            && entry.previous_hop != Some(self.slot.peer)
     }
 
     /// Sends a lane's next parcel, or the next piece of it. Gives its bytes.
@@ -358,7 +303,7 @@ impl<'a> Pump<'a> {
         if entry.fan_out > 1 {
             let others = self.engine.store.queued_slips(message);
             let others = others.await.map_err(|error| End::of_store(&error))?;
-            for QueuedSlip { position, slip } in self.same_way(message, others, &slips) {
+            for QueuedSlip { position, slip, .. } in self.same_way(message, others, &slips) {
                 encoded.push(slip);
                 slips.insert(position.destination, Carried { position, slip_digest: None });
             }
@@ -376,52 +321,10 @@ impl<'a> Pump<'a> {
         let number = self.last_parcel;
         tracing::debug!(event = "parcel_sent", message = %message, peer = %peer, parcel = number,
             slips = encoded.len(), bytes);
+        self.slot.doing.sent(message, slips.keys().copied());
         self.flight.begin(number, message, slips, bytes);
         self.drain.take();
         Ok(Some(wire::Parcel { number, envelope, slips: encoded, hops: entry.hops }))
-    }
-
-    /// The slips among others that lead over this peer too and are not under way.
-    fn same_way(
-        &self,
-        message: MessageId,
-        others: Vec<QueuedSlip>,
-        taken: &BTreeMap<BureauCode, Carried>,
-    ) -> Vec<QueuedSlip> {
-        let roster = self.engine.trust.roster();
-        let fits = |other: &QueuedSlip| {
-            let destination = other.position.destination;
-            !taken.contains_key(&destination)
-                && !self.flight.carries(message, destination)
-                && self.engine.links.next_hop(destination, &roster) == Some(self.slot.peer)
-        };
-        others.into_iter().filter(fits).collect()
-    }
-
-    async fn send_receipts(&mut self) -> Result<bool, End> {
-        let roster = self.engine.trust.roster();
-        let mut sent = false;
-        for destination in self.engine.store.receipt_destinations() {
-            if self.batches.len() >= RECEIPT_BATCHES_MAX {
-                break;
-            }
-            if self.engine.links.next_hop(destination, &roster) != Some(self.slot.peer) {
-                continue;
-            }
-            let after = self.receipt_cursors.get(&destination).copied().unwrap_or(0);
-            let receipts = self.engine.store.receipts(destination, after, RECEIPTS_MAX);
-            let receipts = receipts.await.map_err(|error| End::of_store(&error))?;
-            let Some(last) = receipts.last() else { continue };
-            self.receipt_cursors.insert(destination, last.position.number);
-            self.last_batch += 1;
-            let positions = receipts.iter().map(|receipt| receipt.position).collect();
-            self.batches.insert(self.last_batch, positions);
-            let receipts = receipts.into_iter().map(|receipt| receipt.receipt).collect();
-            let batch = wire::ReceiptBatch { number: self.last_batch, receipts };
-            self.outbound.send(Kind::Receipts(batch)).await?;
-            sent = true;
-        }
-        Ok(sent)
     }
 
     async fn take(&mut self, event: PumpEvent) -> Result<(), End> {
@@ -429,6 +332,17 @@ impl<'a> Pump<'a> {
             PumpEvent::Answered(answered) => {
                 for slip in answered {
                     self.flight.release(slip);
+                    self.slot.doing.answered(slip.0, slip.1);
+                }
+                Ok(())
+            }
+            PumpEvent::PassedOn(slips) => {
+                for slip in slips {
+                    if let Some(carried) = self.flight.release(slip) {
+                        // Read again, it is seen to avoid this peer.
+                        self.cursors.rewind(carried.position);
+                        self.look = true;
+                    }
                 }
                 Ok(())
             }
@@ -445,6 +359,9 @@ impl<'a> Pump<'a> {
             }
             PumpEvent::Pong(number) => {
                 let round_trip = self.pace.answered(number, Instant::now());
+                if let Some(round_trip) = round_trip {
+                    self.slot.pings.answered(number, round_trip);
+                }
                 self.engine.links.measured(self.slot, None, round_trip, self.pace.rate());
                 Ok(())
             }

@@ -12,7 +12,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Status};
 
 use super::{
-    Engine,
+    Engine, dialer,
     intake::{
         self, Brought,
         parts::{self, FileEvent},
@@ -66,7 +66,12 @@ pub async fn run(engine: &Arc<Engine>, peer: Peer, dialed_by: BureauCode, mut wi
             let now = engine.clock.now();
             let node = peer.node.clone();
             match engine.links.begin(peer.bureau, node, &software(&hello), dialed_by, now) {
-                Ok(slot) => return up(engine, slot, &hello, wire).await,
+                Ok(slot) => {
+                    if slot.was_away {
+                        dialer::forget(engine, slot.peer).await;
+                    }
+                    return up(engine, slot, &hello, wire).await;
+                }
                 Err(refusal) => End::new(refusal.reason, refusal.message),
             }
         }

@@ -1,15 +1,22 @@
-//! The admin face: what an operator asks a node.
+//! The admin face: what an operator asks a node. Explanations are in `explain`.
+
+mod explain;
+
+mod peers;
 
 use std::{sync::Arc, time::SystemTime};
 
-use bureau_core::{BureauCode, Lane, Reason, Timestamp};
-use bureau_net::{FieldViolation, Refusal, TlsStore};
+use bureau_core::{Lane, Reason, Timestamp};
+use bureau_net::{Refusal, TlsStore};
 use bureau_proto::admin::v1::{
+    ExplainMessageRequest, ExplainMessageResponse, GetQueueShapeRequest, GetQueueShapeResponse,
     GetStatusRequest, GetStatusResponse, LinkState as WireState, ListPeersRequest,
-    ListPeersResponse, ListQueueRequest, ListQueueResponse, Peer, QueueDepth, QueueEntry,
+    ListPeersResponse, ListQueueRequest, ListQueueResponse, PingPeerRequest, PingPeerResponse,
+    QueueDepth, QueueEntry, RetryPeerRequest, RetryPeerResponse,
     admin_service_server::AdminService,
 };
 use bureau_store::contract::{QueuePosition, QueuedEntry};
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::{access::Access, message};
@@ -25,6 +32,8 @@ pub struct AdminFace {
     access: Arc<Access>,
     tls: Arc<TlsStore>,
     started: Timestamp,
+    /// The queue is read through for one caller at a time.
+    shaping: Arc<Semaphore>,
 }
 
 impl AdminFace {
@@ -32,7 +41,7 @@ impl AdminFace {
     #[must_use]
     pub fn new(engine: Arc<Engine>, access: Arc<Access>, tls: Arc<TlsStore>) -> Self {
         let started = engine.clock.now();
-        Self { engine, access, tls, started }
+        Self { engine, access, tls, started, shaping: Arc::new(Semaphore::new(1)) }
     }
 
     fn operate<T>(&self, request: &Request<T>) -> Result<(), Status> {
@@ -61,15 +70,7 @@ impl AdminFace {
 
     async fn queue(&self, request: ListQueueRequest) -> Result<ListQueueResponse, Refusal> {
         let size = message::page_size(request.page_size)?;
-        let destination = match request.recipient.as_str() {
-            "" => None,
-            text => Some(text.parse::<BureauCode>().map_err(|error| {
-                let (field, description) = ("recipient".to_owned(), error.to_string());
-                let violation = FieldViolation { field, description, reason: Reason::Malformed };
-                Refusal::of_fields(vec![violation])
-                    .unwrap_or_else(|| Refusal::new(Reason::Malformed, error.to_string()))
-            })?),
-        };
+        let destination = explain::code(&request.recipient)?;
         let after = match request.page_token.as_str() {
             "" => None,
             token => Some(position(token).ok_or_else(|| {
@@ -119,8 +120,32 @@ fn wire_system_time(time: SystemTime) -> Option<prost_types::Timestamp> {
     Some(Timestamp::from_ms(i64::try_from(since.as_millis()).ok()?).to_wire())
 }
 
+const fn wire_link_state(state: LinkState) -> WireState {
+    match state {
+        LinkState::Up => WireState::Up,
+        LinkState::Connecting => WireState::Connecting,
+        LinkState::Down => WireState::Down,
+    }
+}
+
 #[tonic::async_trait]
 impl AdminService for AdminFace {
+    async fn explain_message(
+        &self,
+        request: Request<ExplainMessageRequest>,
+    ) -> Result<Response<ExplainMessageResponse>, Status> {
+        self.operate(&request)?;
+        self.explain(request.into_inner()).await.map(Response::new).map_err(Status::from)
+    }
+
+    async fn get_queue_shape(
+        &self,
+        request: Request<GetQueueShapeRequest>,
+    ) -> Result<Response<GetQueueShapeResponse>, Status> {
+        self.operate(&request)?;
+        self.shape(request.into_inner()).await.map(Response::new).map_err(Status::from)
+    }
+
     async fn get_status(
         &self,
         request: Request<GetStatusRequest>,
@@ -159,40 +184,25 @@ impl AdminService for AdminFace {
         request: Request<ListPeersRequest>,
     ) -> Result<Response<ListPeersResponse>, Status> {
         self.operate(&request)?;
-        let roster = self.engine.trust.roster();
-        let depths = self.depths();
-        let peer = |(code, configured, status): (
-            BureauCode,
-            Option<crate::config::Peer>,
-            crate::engine::links::LinkStatus,
-        )| {
-            let hop = code.to_string();
-            let queued = depths.iter().filter(|depth| depth.next_hop == hop);
-            Peer {
-                node: status.node.map(|node| node.to_string()).unwrap_or_default(),
-                state: match status.state {
-                    LinkState::Up => WireState::Up,
-                    LinkState::Connecting => WireState::Connecting,
-                    LinkState::Down => WireState::Down,
-                }
-                .into(),
-                state_since_time: Some(status.since.to_wire()),
-                next_attempt_time: status.next_attempt.map(Timestamp::to_wire),
-                failed_attempts: status.failed_attempts,
-                last_reason: status.last_reason,
-                in_flight: status.in_flight,
-                queued: queued.map(|depth| depth.messages).sum(),
-                round_trip_micros: u64::try_from(status.round_trip.as_micros()).unwrap_or(u64::MAX),
-                relay: roster.member(&code).is_ok_and(|member| member.relay),
-                address: configured
-                    .filter(|peer| peer.dial)
-                    .and_then(|peer| peer.addresses.first().cloned())
-                    .unwrap_or_default(),
-                software: status.software,
-                bureau: hop,
-            }
-        };
-        let peers = self.engine.links.statuses().into_iter().map(peer).collect();
+        let peers = peers::list(&self.engine, &self.depths());
         Ok(Response::new(ListPeersResponse { peers }))
+    }
+
+    async fn ping_peer(
+        &self,
+        request: Request<PingPeerRequest>,
+    ) -> Result<Response<PingPeerResponse>, Status> {
+        self.operate(&request)?;
+        let pinged = peers::ping(&self.engine, request.into_inner()).await;
+        Ok(Response::new(pinged.map_err(Status::from)?))
+    }
+
+    async fn retry_peer(
+        &self,
+        request: Request<RetryPeerRequest>,
+    ) -> Result<Response<RetryPeerResponse>, Status> {
+        self.operate(&request)?;
+        let retried = peers::retry(&self.engine, &self.depths(), request.into_inner());
+        Ok(Response::new(retried.map_err(Status::from)?))
     }
 }

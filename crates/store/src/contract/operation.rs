@@ -3,7 +3,9 @@
 use bureau_core::{BureauCode, DeskName, Envelope, MessageId, Receipt, Slip, Timestamp, Verified};
 use bytes::Bytes;
 
-use super::{Held, Hold, Recall, ReceiptPosition, Release, RequestKey, RequestMade, Timer, Turned};
+use super::{
+    Held, Hold, PeerNote, Recall, ReceiptPosition, Release, RequestKey, RequestMade, Timer, Turned,
+};
 
 /// One thing to decide and make durable.
 #[derive(Debug, Clone)]
@@ -45,6 +47,13 @@ pub enum Operation {
     },
     /// Outgoing receipts are durable at the next hop.
     ReceiptsTaken(Vec<ReceiptPosition>),
+    /// What is to be remembered of a peer that is away.
+    NotePeer {
+        /// The peer.
+        peer: BureauCode,
+        /// What.
+        note: PeerNote,
+    },
     /// A timer was handled. A [`TimerKind::Forget`](super::TimerKind::Forget) timer also forgets its messages; one that
     /// may not be forgotten yet gets a new timer a day later.
     TimerHandled {
@@ -191,7 +200,7 @@ pub enum Outcome {
     },
     /// [`Operation::Acknowledge`], [`Operation::ReleaseAttachments`]: no such message in the inbox.
     NotFound,
-    /// [`Operation::ReceiptsTaken`], [`Operation::TimerHandled`].
+    /// [`Operation::ReceiptsTaken`], [`Operation::TimerHandled`], [`Operation::NotePeer`].
     Done,
 }
 

@@ -62,6 +62,8 @@ pub struct QueuedSlip {
     pub position: QueuePosition,
     /// The signed slip, encoded.
     pub slip: Bytes,
+    /// Peers that it must not go to, as in [`QueuedEntry`].
+    pub avoid: Vec<BureauCode>,
 }
 
 /// A message that waits, without its content.
@@ -87,6 +89,9 @@ pub struct QueuedEntry {
     pub fan_out: u32,
     /// The peer it came from; `None` where it is this bureau's own.
     pub previous_hop: Option<BureauCode>,
+    /// Peers that it must not go to: the one it came from, and those that said PASSED_ON. They had
+    /// it, and take custody of it once only.
+    pub avoid: Vec<BureauCode>,
     /// How many attachments it has.
     pub attachments: u32,
 }
@@ -297,6 +302,19 @@ pub struct Timer {
     pub kind: TimerKind,
     /// For which messages.
     pub messages: Vec<MessageId>,
+}
+
+/// What is remembered of a peer that is away, so that a restart does not begin anew with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerNote {
+    /// Attempts that failed since its link was last up. 0: nothing is to be remembered.
+    pub failed_attempts: u32,
+    /// When it was to be tried next.
+    pub next_attempt: Timestamp,
+    /// Since when it is away.
+    pub down_since: Timestamp,
+    /// Why the last attempt failed.
+    pub last_reason: String,
 }
 
 /// What is to do at a time.

@@ -87,6 +87,7 @@ impl Writing<'_, '_> {
                 previous_hop: String::new(),
                 attachments: message.attachments,
                 may_have_left: false,
+                declined: Vec::new(),
             };
             let mut track = TrackRecord {
                 role: role_number(Role::Origin),

@@ -2,7 +2,7 @@
 //! and go on home.
 
 use bureau_core::{
-    BureauCode, Timestamp,
+    BureauCode, Lane, Timestamp,
     limits::CLOCK_SKEW_MS_MAX,
     receipt::{ReceiptKind, Statement},
 };
@@ -11,10 +11,14 @@ use bytes::Bytes;
 use super::{Note, Writing};
 use crate::{
     StoreError,
-    contract::{Outcome, ReceiptIgnored, ReceiptPosition, Role, State, TakeReceipt},
+    contract::{Outcome, QueuePosition, ReceiptIgnored, ReceiptPosition, Role, State, TakeReceipt},
     keys,
-    record::{MessageRecord, TrackRecord},
+    record::{MessageRecord, QueueRecord, TrackRecord},
 };
+
+/// Peers that decline a message and are remembered with it: relays only, of which a bureau has a
+/// handful.
+const DECLINED_MAX: usize = 16;
 
 impl Writing<'_, '_> {
     pub(super) fn take_receipt(&mut self, take: TakeReceipt) -> Result<Outcome, StoreError> {
@@ -38,6 +42,9 @@ impl Writing<'_, '_> {
         let relayed = track.role() == Role::Relay;
         self.apply(statement, hop, &mut track)?;
         self.settle_dead(statement, &mut track, now)?;
+        if statement.kind == ReceiptKind::PassedOn && statement.signer == hop {
+            self.decline(*recipient, hop, &track)?;
+        }
         let encoded = receipt.encode();
         self.keep_receipt(
             message,
@@ -109,6 +116,25 @@ impl Writing<'_, '_> {
                 }
             }
             ReceiptKind::Refused | ReceiptKind::Expired | ReceiptKind::Unspecified => {}
+        }
+        Ok(())
+    }
+
+    /// Notes that a hop had what waits here and will not take it again: it must go another way.
+    fn decline(
+        &mut self,
+        recipient: BureauCode,
+        hop: BureauCode,
+        track: &TrackRecord,
+    ) -> Result<(), StoreError> {
+        let lane = i32::try_from(track.lane).ok().and_then(Lane::from_wire);
+        let (Some(lane), true) = (lane, track.queue_number > 0) else { return Ok(()) };
+        let position = QueuePosition { destination: recipient, lane, number: track.queue_number };
+        let key = keys::queue(&position);
+        let Some(mut record) = self.read::<QueueRecord>(&key)? else { return Ok(()) };
+        if record.declined.len() < DECLINED_MAX && !record.avoid().contains(&hop) {
+            record.declined.push(hop.to_string());
+            self.write(key, &record);
         }
         Ok(())
     }

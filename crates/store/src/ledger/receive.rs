@@ -107,6 +107,7 @@ impl Writing<'_, '_> {
                     attachments: u32::try_from(manifest.attachments.len()).unwrap_or(u32::MAX),
                     previous_hop: receive.hop.to_string(),
                     may_have_left: false,
+                    declined: Vec::new(),
                 };
                 track.role = role_number(Role::Relay);
                 track.state = state_number(State::Queued);

@@ -15,16 +15,17 @@ use crate::{
     StoreError,
     bodies::Bodies,
     contract::{
-        Head, KeptReceipt, OutgoingReceipt, QueuePosition, Queued, QueuedEntry, QueuedSlip,
-        RequestKey, RequestMade, Role, State, Timer, Tracked, TrackedRecipient, warn_time,
+        Head, KeptReceipt, OutgoingReceipt, PeerNote, QueuePosition, Queued, QueuedEntry,
+        QueuedSlip, RequestKey, RequestMade, Role, State, Timer, Tracked, TrackedRecipient,
+        warn_time,
     },
     disk::Disk,
     index::Index,
     keys,
     ledger::{accept::request_made, depths::for_each, tick_due},
     record::{
-        self, HeadRecord, MessageRecord, QueueRecord, ReceiptRecord, RequestRecord, TimerRecord,
-        TrackRecord,
+        self, HeadRecord, MessageRecord, PeerRecord, QueueRecord, ReceiptRecord, RequestRecord,
+        TimerRecord, TrackRecord,
     },
 };
 
@@ -68,6 +69,23 @@ impl<D: Disk, I: Index> Reading<D, I> {
             Ok(())
         })?;
         Ok(heads)
+    }
+
+    pub(super) fn peer_notes(&self) -> Result<Vec<(BureauCode, PeerNote)>, StoreError> {
+        let mut notes = Vec::new();
+        for_each(&*self.index, &[keys::prefix::PEER], |key, value| {
+            let record: PeerRecord = record::decode(key, value)?;
+            let peer = keys::peer_parts(key).ok_or_else(|| damaged(keys::prefix::PEER))?;
+            let note = PeerNote {
+                failed_attempts: record.failed_attempts,
+                next_attempt: Timestamp::from_ms(record.next_attempt_ms),
+                down_since: Timestamp::from_ms(record.down_since_ms),
+                last_reason: record.last_reason,
+            };
+            notes.push((peer, note));
+            Ok(())
+        })?;
+        Ok(notes)
     }
 
     /// A message's signed manifest and body; without a body where that was given back while it
@@ -143,7 +161,8 @@ impl<D: Disk, I: Index> Reading<D, I> {
             let Some(position) = position(recipient, &track) else { continue };
             let key = keys::queue(&position);
             if let Some(record) = self.get::<QueueRecord>(&key)? {
-                slips.push(QueuedSlip { position, slip: record.slip });
+                let avoid = record.avoid();
+                slips.push(QueuedSlip { position, slip: record.slip, avoid });
             }
         }
         Ok(slips)
@@ -328,6 +347,7 @@ fn queue_entry(key: &[u8], value: &[u8]) -> Result<(QueuedEntry, Bytes), StoreEr
         hops: record.hops,
         fan_out: record.fan_out,
         previous_hop: record.previous_hop.parse().ok(),
+        avoid: record.avoid(),
         attachments: record.attachments,
     };
     Ok((entry, record.slip))

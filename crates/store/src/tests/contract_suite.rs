@@ -7,7 +7,8 @@ use super::fixture::{
     request_key, send, send_as, take,
 };
 use crate::contract::{
-    Operation, Outcome, ReceiptIgnored, ReceiveAction, Received, Role, State, Store, TimerKind,
+    Operation, Outcome, PeerNote, ReceiptIgnored, ReceiveAction, Received, Role, State, Store,
+    TimerKind,
 };
 
 macro_rules! over_every_engine {
@@ -35,6 +36,8 @@ over_every_engine!(
     timers_expire_and_forget,
     large_bodies_are_files_and_go,
     prefixes_find_and_pages_turn,
+    peers_that_are_away_are_remembered,
+    who_passed_it_on_is_not_asked_again,
 );
 
 async fn one(store: &dyn Store, operation: Operation) -> Outcome {
@@ -179,6 +182,42 @@ async fn a_relay_passes_on_and_forgets_content(engine: &impl Engine) {
     assert_eq!(positions.len(), 2);
     one(&*store, Operation::ReceiptsTaken(positions)).await;
     assert!(store.receipt_destinations().is_empty());
+}
+
+async fn peers_that_are_away_are_remembered(engine: &impl Engine) {
+    let store = engine.open().await;
+    assert_eq!(store.peer_notes().await.unwrap(), []);
+    let note = |failed_attempts| PeerNote {
+        failed_attempts,
+        next_attempt: at(i64::from(failed_attempts)),
+        down_since: at(0),
+        last_reason: "UNREACHABLE".to_owned(),
+    };
+    let tell = |peer, failed| Operation::NotePeer { peer: code(peer), note: note(failed) };
+    store.commit(vec![tell("KE", 1), tell("BR", 4), tell("KE", 8)]).await.unwrap();
+    let both = [(code("BR"), note(4)), (code("KE"), note(8))];
+    assert_eq!(store.peer_notes().await.unwrap(), both);
+    store.close().await.unwrap();
+    drop(store);
+    let store = engine.open().await;
+    assert_eq!(store.peer_notes().await.unwrap(), both);
+    // It came back.
+    assert_eq!(one(&*store, tell("BR", 0)).await, Outcome::Done);
+    assert_eq!(store.peer_notes().await.unwrap(), [(code("KE"), note(8))]);
+}
+
+async fn who_passed_it_on_is_not_asked_again(engine: &impl Engine) {
+    let store = engine.open().await;
+    let sent = send(&["KE"], 1);
+    one(&*store, receive(&sent, "FR", "IPSG", ReceiveAction::Relay)).await;
+    let passed_on = |by: &str| take(receipt(&sent, "KE", ReceiptKind::PassedOn, by, at(2)), by);
+    for hop in ["ZA", "BR"] {
+        assert_eq!(one(&*store, passed_on(hop)).await, Outcome::ReceiptTaken);
+    }
+    let queued = store.queued(code("KE"), Lane::Routine, 0, 9, usize::MAX).await.unwrap();
+    let avoid = ["FR", "ZA", "BR"].map(code);
+    assert_eq!((queued.len(), queued[0].entry.avoid.as_slice()), (1, avoid.as_slice()));
+    assert_eq!(store.queued_slips(sent.id()).await.unwrap()[0].avoid, avoid);
 }
 
 async fn arrivals_are_once_and_numbered(engine: &impl Engine) {

@@ -16,7 +16,10 @@ fn peers() -> Vec<Peer> {
         state: LinkState::Up.into(),
         state_since_time: since,
         round_trip_micros: 1_250,
+        rate_bytes_per_second: 8_000,
         relay: true,
+        metered: true,
+        bulk_hours: "22:00-06:00".to_owned(),
         last_reason: "STALLED".to_owned(),
         ..Peer::default()
     };
@@ -40,7 +43,8 @@ fn people_see_why_a_link_is_down() {
     let text = answers.text();
     let lines: Vec<&str> = text.lines().collect();
     assert!(
-        lines[1].starts_with("IPSG  UP    1h 1m ago") && lines[1].ends_with("1.2 ms  relay"),
+        lines[1].starts_with("IPSG  UP    1h 1m ago")
+            && lines[1].ends_with("1.2 ms  64 kbit/s  relay, metered, attachments 22:00-06:00 UTC"),
         "{text}"
     );
     assert!(
@@ -56,5 +60,14 @@ fn programs_see_nothing_as_null() {
     let read: serde_json::Value = serde_json::from_str(&answers.text()).unwrap();
     assert_eq!(read["peers"][0]["state"], "UP");
     assert_eq!(read["peers"][0]["next_attempt_time"], serde_json::Value::Null);
+    assert_eq!(read["peers"][0]["rate_bytes_per_second"], 8_000);
     assert_eq!(read["peers"][1]["failed_attempts"], 9);
+    assert_eq!(read["peers"][1]["rate_bytes_per_second"], serde_json::Value::Null);
+}
+
+#[test]
+fn rates_are_written_as_links_are_sold() {
+    let rates = [0, 100, 1_200, 64_000, 1_249_999, 12_500_000].map(rate);
+    let texts = ["-", "0 kbit/s", "9 kbit/s", "512 kbit/s", "9999 kbit/s", "100 Mbit/s"];
+    assert_eq!(rates, texts);
 }

@@ -120,7 +120,9 @@ impl Pace {
         }
         let room = under_way < self.window();
         self.limited |= !room;
-        room && self.may_go(sent, now)
+        // Asked for in any case: it also notes the time, and with it when there is more room.
+        let may_go = self.may_go(sent, now);
+        room && may_go
     }
 
     /// The rate at which a long way is filled; `None` for a short one, where a window is soon gone.
@@ -165,6 +167,11 @@ impl Pace {
         // behind it, the next measurement would count them twice.
         let waits = self.limited && unmarked >= 256 || now >= self.quiet_at;
         unmarked >= (self.window() / 4).max(1024) || waits && unmarked > 0
+    }
+
+    /// When the ping was sent that waits longest for its answer.
+    pub(super) fn oldest_mark(&self) -> Option<Instant> {
+        self.marks.front().map(|mark| mark.at)
     }
 
     /// Sets a mark after so many bytes: the number for the ping.

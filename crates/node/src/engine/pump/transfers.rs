@@ -208,6 +208,8 @@ impl Pump<'_> {
         };
         let going = |content: &Content| Going { content: *content, offset: None, arrived: false };
         let contents = manifest.attachments.iter().map(going).collect();
+        let total = manifest.attachments.iter().map(|content| content.size).sum();
+        self.slot.doing.offered((index, number), message, total);
         let transfer = Transfer { queued, contents, moved: Instant::now() };
         self.transfers.messages.insert(message);
         self.transfers.open.insert((index, number), transfer);
@@ -242,7 +244,9 @@ impl Pump<'_> {
             self.withdraw(key, false).await?;
             return Ok(0);
         };
-        self.transfers.sent(content.digest, offset + data.len() as u64, Instant::now());
+        let next = offset + data.len() as u64;
+        self.transfers.sent(content.digest, next, Instant::now());
+        self.slot.doing.progressed(key, content.digest, next);
         let digest = Bytes::copy_from_slice(&content.digest);
         self.outbound.send(Kind::Part(wire::Part { digest, offset, data })).await
     }
@@ -251,8 +255,9 @@ impl Pump<'_> {
     pub(super) async fn withdraw_what_leads_elsewhere(&mut self) -> Result<(), End> {
         let roster = self.engine.trust.roster();
         let elsewhere = |(key, transfer): (&Key, &Transfer)| {
-            let destination = transfer.queued.entry.position.destination;
-            let next = self.engine.links.next_hop(destination, &roster);
+            let (entry, links) = (&transfer.queued.entry, &self.engine.links);
+            let destination = entry.position.destination;
+            let next = links.next_hop_avoiding(destination, &entry.avoid, &roster);
             (next != Some(self.slot.peer)).then_some(*key)
         };
         let elsewhere: Vec<_> = self.transfers.open.iter().filter_map(elsewhere).collect();
@@ -284,6 +289,12 @@ impl Pump<'_> {
     /// The peer says from where on it needs an attachment; its size: it has all.
     pub(super) fn part_taken(&mut self, taken: &wire::PartTaken) {
         let Ok(digest) = <[u8; 32]>::try_from(taken.digest.as_ref()) else { return };
+        let is_of = |(_, transfer): &(&Key, &Transfer)| {
+            transfer.contents.iter().any(|going| going.content.digest == digest)
+        };
+        for (key, _) in self.transfers.open.iter().filter(is_of) {
+            self.slot.doing.progressed(*key, digest, taken.offset);
+        }
         for key in self.transfers.taken(digest, taken.offset, Instant::now()) {
             let Some(transfer) = self.end_transfer(key) else { continue };
             self.transfers.pauses = 0;
@@ -296,6 +307,7 @@ impl Pump<'_> {
 
     fn end_transfer(&mut self, key: Key) -> Option<Transfer> {
         let transfer = self.transfers.open.remove(&key)?;
+        self.slot.doing.transferred(key);
         self.transfers.messages.remove(&transfer.queued.entry.message);
         self.read_put_off(Some(key.0));
         Some(transfer)

@@ -1,9 +1,10 @@
 //! What it means that the peer does not take something.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use bureau_core::{BureauCode, MessageId, Reason, receipt::ReceiptKind};
+use bureau_core::{BureauCode, Lane, MessageId, Reason, receipt::ReceiptKind};
 use bureau_proto::link::v1 as wire;
+use bureau_store::contract::QueuePosition;
 use tokio::time::Instant;
 
 use super::{Pump, flight::Carried};
@@ -11,6 +12,41 @@ use crate::engine::{outbound::End, scribe::Farewell};
 
 /// How long this side waits after the peer said "later".
 const LATER: Duration = Duration::from_secs(2);
+
+/// After so long it is tried again whether the peer takes what it did not take: operators mend
+/// rosters and routes in minutes, and what is sent in vain costs the link.
+const KEPT_FOR: Duration = Duration::from_secs(300);
+
+/// Where reading must go back to for what the peer may take later.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// The first of each queue.
+    first: BTreeMap<(Lane, BureauCode), QueuePosition>,
+    until: Option<Instant>,
+}
+
+impl Kept {
+    fn note(&mut self, position: QueuePosition, now: Instant) {
+        let queue = (position.lane, position.destination);
+        let first = self.first.entry(queue).or_insert(position);
+        first.number = first.number.min(position.number);
+        self.until.get_or_insert(now + KEPT_FOR);
+    }
+
+    /// When the next try is due.
+    pub(super) const fn due_at(&self) -> Option<Instant> {
+        self.until
+    }
+
+    /// Takes out what is due.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<QueuePosition> {
+        if self.until.is_none_or(|until| until > now) {
+            return Vec::new();
+        }
+        self.until = None;
+        std::mem::take(&mut self.first).into_values().collect()
+    }
+}
 
 /// What a rejection means for what was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,18 +100,26 @@ impl Pump<'_> {
         let verdict = Verdict::of(&rejection, &reason);
         for recipient in concerned {
             let Some(carried) = self.flight.release((message, recipient)) else { continue };
+            self.slot.doing.answered(message, recipient);
             match verdict {
                 Verdict::Later => {
                     if reason == Reason::AttachmentMissing.as_str() {
                         // What the peer had is gone again. Nothing else need wait for that.
                         self.transfers.pause(Instant::now());
                     } else {
-                        self.paused_until = Some(Instant::now() + LATER);
+                        let until = Instant::now() + LATER;
+                        self.paused_until = Some(until);
+                        self.slot.doing.paused(until, &reason, false);
                     }
                     self.cursors.rewind(carried.position);
                 }
-                // It stays in the queue, and is offered again on the next link.
-                Verdict::Keep => {}
+                Verdict::Keep => {
+                    if reason == Reason::NoRoute.as_str() {
+                        self.engine.links.no_route(peer, recipient);
+                    }
+                    self.slot.doing.kept(message, recipient, &reason);
+                    self.kept.note(carried.position, Instant::now());
+                }
                 Verdict::Never => self.give_up(message, recipient, carried, &reason).await?,
             }
         }
@@ -93,10 +137,17 @@ impl Pump<'_> {
             Verdict::Later => {
                 // Only attachments wait: what has none goes on.
                 self.transfers.pause(Instant::now());
+                if let Some(until) = self.transfers.paused_until {
+                    self.slot.doing.paused(until, &reason, true);
+                }
                 self.transfers.put_off(entry.position);
                 Ok(())
             }
-            Verdict::Keep => Ok(()),
+            Verdict::Keep => {
+                self.slot.doing.kept(entry.message, entry.position.destination, &reason);
+                self.kept.note(entry.position, Instant::now());
+                Ok(())
+            }
             Verdict::Never => {
                 let others = self.engine.store.queued_slips(entry.message).await;
                 let others = others.map_err(|error| End::of_store(&error))?;

@@ -12,6 +12,9 @@ use crate::engine::outbound::End;
 /// How long a parcel or an offer may be without an answer: the peer's disk may be slow, but not
 /// that slow.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+/// A peer that says something but answers no ping for so many stalls is not there for this side. One
+/// stall is too short: on the slowest links a ping stands behind other frames.
+const PINGS_PATIENCE: u32 = 2;
 /// How often it is asked for something new while there is always something to send: soon enough
 /// for what is urgent, seldom enough to cost nothing.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
@@ -34,6 +37,7 @@ impl Pump<'_> {
 
     pub(super) fn look_again(&mut self) {
         self.cursors.look_again();
+        self.detoured = [None; 4];
         self.look = true;
     }
 
@@ -42,7 +46,7 @@ impl Pump<'_> {
         let asked = [self.flight.oldest_sent(), self.transfers.oldest_unanswered()];
         let answer = asked.into_iter().flatten().min().map(|asked| asked + ANSWER_TIMEOUT);
         let paused = [self.paused_until, self.transfers.paused_until];
-        let room = [answer, self.pace.room_at(), self.drain.filled_at()];
+        let room = [answer, self.pace.room_at(), self.drain.filled_at(), self.kept.due_at()];
         let others = room.into_iter().chain(paused).flatten();
         others.min().unwrap_or(self.next_ping).min(self.next_ping)
     }
@@ -58,6 +62,12 @@ impl Pump<'_> {
             self.transfers.paused_until = None;
             self.read_put_off(None);
         }
+        for position in self.kept.due(now) {
+            self.cursors.rewind(position);
+            self.look = true;
+        }
+        // What fills with time shows that it has.
+        self.drain.is_empty(now);
     }
 
     pub(super) fn late(&self) -> Result<(), End> {
@@ -67,6 +77,10 @@ impl Pump<'_> {
         }
         if self.transfers.oldest_unanswered().is_some_and(|moved| moved + ANSWER_TIMEOUT <= now) {
             return Err(End::of_link(Reason::Stalled, "the peer does not answer an offer"));
+        }
+        let patience = PINGS_PATIENCE * self.outbound.stall();
+        if self.pace.oldest_mark().is_some_and(|sent| sent + patience <= now) {
+            return Err(End::of_link(Reason::Stalled, "the peer does not answer a ping"));
         }
         Ok(())
     }

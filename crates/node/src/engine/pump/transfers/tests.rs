@@ -25,6 +25,7 @@ fn queued(number: u64) -> Queued {
         hops: 1,
         fan_out: 1,
         previous_hop: None,
+        avoid: Vec::new(),
         attachments: 1,
     };
     Queued { entry, signed_manifest: Bytes::new(), body: Bytes::new(), slip: Bytes::new() }
