@@ -104,6 +104,7 @@ async fn a_frame_too_large_ends_the_link_and_the_next_one_works() {
         envelope: vec![7; 5 << 20].into(),
         slips: vec![Bytes::from_static(b"x")],
         hops: 1,
+        refills: 0,
     };
     link.send(Kind::Parcel(parcel)).await;
     assert_eq!(bye(&mut link).await, "TOO_LARGE");

@@ -76,6 +76,7 @@ impl Draft {
             envelope: envelope.encode_to_vec().into(),
             slips: vec![signed(actor, Context::Slip, slip).encode_to_vec().into()],
             hops: 1,
+            refills: 0,
         }
     }
 }

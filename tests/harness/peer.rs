@@ -1,17 +1,24 @@
 //! A node played by hand, with a real bureau's certificate and keys: what a peer sees, and what a
 //! hostile one can try.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bureau_core::{
-    BureauCode, Envelope, Epoch, Lane, Manifest, NetworkName, Signer, SigningKey, Slip, Timestamp,
-    Verified,
+    BureauCode, Envelope, Epoch, Lane, Manifest, MessageId, NetworkName, Receipt, Signer,
+    SigningKey, Slip, Timestamp, Verified,
     envelope::{Content, HandlingCode, Kind, SealingSuite},
+    receipt::Statement,
+    signing::{self, Context},
     slip::{Count, Label},
 };
 use bureau_net::{Connections, DialLimits, Dialer, Target, TlsFiles, TlsStore, connections};
 use bureau_proto::{
-    envelope::v1::Body,
+    envelope::v1::{Body, ReceiptKind, Signed},
     link::v1::{
         self as wire, Frame, OpenRequest, OpenResponse, frame::Kind as FrameKind,
         link_service_client::LinkServiceClient,
@@ -23,12 +30,19 @@ use tokio::sync::mpsc;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
+/// Sequence and digest of the last slip of a count.
+type Head = (u64, [u8; 32]);
+
 /// A bureau whose node is played.
 pub struct Actor {
     pub bureau: BureauCode,
     pub node: String,
     pub network: NetworkName,
     pub signer: Signer,
+    /// Its store's, as if it had one: each player begins anew.
+    pub epoch: Epoch,
+    /// The last slip of each count: a bureau numbers and chains them.
+    heads: Mutex<BTreeMap<(String, Lane), Head>>,
     dialer: Dialer,
 }
 
@@ -56,6 +70,8 @@ impl Actor {
             node: config["node"].as_str().unwrap().to_owned(),
             signer: Signer::new(network.clone(), bureau, key),
             network,
+            epoch: Epoch(uuid::Uuid::now_v7().into_bytes()),
+            heads: Mutex::default(),
             dialer: Dialer::new(tls, connections, DialLimits::default()),
         }
     }
@@ -90,7 +106,7 @@ impl Actor {
             protocol_version_min: 1,
             bureau: self.bureau.to_string(),
             node: self.node.clone(),
-            epoch: vec![7; 16].into(),
+            epoch: Bytes::copy_from_slice(&self.epoch.0),
             roster_serial: 1,
             time: Some(now().to_wire()),
             limits: Some(wire::LinkLimits {
@@ -145,18 +161,24 @@ impl Actor {
         let envelope = group.add(Envelope::new(&self.network, manifest, body));
         let message = envelope.item().id();
         let mut slips = Vec::new();
+        let mut heads = self.heads.lock().unwrap();
         for recipient in recipients {
+            let head = heads.entry(((*recipient).to_owned(), lane)).or_insert((0, [0; 32]));
+            let count = Count { sequence: head.0 + 1, previous: (head.0 > 0).then_some(head.1) };
             let label = Label {
                 message,
                 recipient: recipient.parse().unwrap(),
                 lane,
-                origin_epoch: Epoch([7; 16]),
+                origin_epoch: self.epoch,
                 suite,
-                private: Count { sequence: 1, previous: None }.encode(),
+                private: count.encode(),
                 encapsulation: Bytes::new(),
             };
-            slips.push(group.add(Slip::new(&self.network, label)));
+            let slip = Slip::new(&self.network, label);
+            *head = (count.sequence, slip.digest());
+            slips.push(group.add(slip));
         }
+        drop(heads);
         let mut signed = group.sign().unwrap();
         let envelope = signed.take(envelope).unwrap();
         (envelope, slips.into_iter().map(|slip| signed.take(slip).unwrap()).collect())
@@ -176,7 +198,7 @@ pub fn parcel(
     slips: &[Verified<Slip>],
 ) -> wire::Parcel {
     let slips = slips.iter().map(|slip| slip.encode()).collect();
-    wire::Parcel { number, envelope: envelope.encode(), slips, hops: 1 }
+    wire::Parcel { number, envelope: envelope.encode(), slips, hops: 1, refills: 0 }
 }
 
 /// A body of a text, encoded.
@@ -188,6 +210,31 @@ pub fn body(text: &str) -> Bytes {
 pub fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     Timestamp::from_ms(i64::try_from(since.as_millis()).unwrap())
+}
+
+impl Actor {
+    /// A receipt of this bureau for the first slip of a parcel.
+    pub fn receipt(&self, parcel: &wire::Parcel, kind: ReceiptKind) -> Bytes {
+        let signed = Signed::decode(parcel.slips[0].clone()).unwrap();
+        let slip = bureau_proto::envelope::v1::Slip::decode(signed.payload.clone()).unwrap();
+        let digest = signing::digest(&self.network, Context::Slip, &signed.payload);
+        let mut group = self.signer.group();
+        let ticket = group.add(Receipt::new(Statement {
+            kind,
+            message: MessageId::from_bytes(&slip.message_id).unwrap(),
+            recipient: slip.recipient.parse().unwrap(),
+            slip: digest,
+            signer: self.bureau,
+            signer_epoch: self.epoch,
+            time: now(),
+            reason: String::new(),
+            advice: String::new(),
+            previous_hop: None,
+            next_hop: None,
+            desk: None,
+        }));
+        group.sign().unwrap().take(ticket).unwrap().encode()
+    }
 }
 
 /// A stream to a node.

@@ -10,10 +10,12 @@
 
 pub mod body;
 pub mod envelope;
+pub mod high_water;
 pub mod ids;
 pub mod keys;
 pub mod limits;
 pub mod merkle;
+pub mod ranges;
 pub mod reason;
 pub mod receipt;
 pub mod roster;

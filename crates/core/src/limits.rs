@@ -11,6 +11,11 @@ pub const MANIFEST_BYTES_MAX: usize = 4096;
 pub const SLIP_BYTES_MAX: usize = 1024;
 /// Largest encoded receipt: digests, codes and two sentences.
 pub const RECEIPT_BYTES_MAX: usize = 1024;
+/// Spans in one list of a statement of what was sent, or of what is missing: what is beyond comes
+/// with the next one.
+pub const SPANS_MAX: usize = 64;
+/// Bytes of such a statement: two lists of spans of at most 24 bytes.
+pub const STATEMENT_BYTES_MAX: usize = 3584;
 /// What a signature adds to signed bytes: salt, path and root come to 610 bytes. The rest is room
 /// for what newer versions add. Without a bound, a few MiB of empty path elements would take
 /// twenty times as much memory before anything is checked.

@@ -33,6 +33,8 @@ pub enum Context {
     Permit,
     /// A statement of what was sent.
     HighWater,
+    /// A statement of what is missing.
+    Need,
 }
 
 impl Context {
@@ -45,6 +47,7 @@ impl Context {
             Self::Checkpoint => b"checkpoint",
             Self::Permit => b"permit",
             Self::HighWater => b"high-water",
+            Self::Need => b"need",
         }
     }
 }

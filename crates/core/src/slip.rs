@@ -149,6 +149,23 @@ impl Slip {
     }
 }
 
+/// Reads what a stored slip says; it was verified before it was stored.
+///
+/// # Errors
+/// The [`Reason`] it does not decode for.
+pub fn stored_label(signed: Bytes) -> Result<Label, Reason> {
+    let signed = wire::Signed::decode(signed).map_err(|_| Reason::Malformed)?;
+    Label::decode(signed.payload)
+}
+
+/// Reads the count of a stored slip, under suite OPEN.
+///
+/// # Errors
+/// The [`Reason`] it does not decode for.
+pub fn stored_count(signed: Bytes) -> Result<Count, Reason> {
+    Count::decode(stored_label(signed)?.private)
+}
+
 impl Signable for Slip {
     const CONTEXT: Context = Context::Slip;
 

@@ -12,10 +12,11 @@ use prost::Message as _;
 
 use crate::{
     envelope::{Content, Envelope, Manifest, SealingSuite},
+    high_water::{HighWater, Need},
     ids::{BureauCode, KeyId, MessageId},
     limits::{
         BODY_OVERHEAD_BYTES_MAX, CLOCK_SKEW_MS_MAX, Limits, MANIFEST_BYTES_MAX, RECEIPT_BYTES_MAX,
-        SLIP_BYTES_MAX,
+        SLIP_BYTES_MAX, STATEMENT_BYTES_MAX,
     },
     merkle::Hash,
     reason::Reason,
@@ -251,6 +252,50 @@ impl Verifier {
             return Err(Reason::CreatedInFuture);
         }
         Ok(Verified::new(receipt))
+    }
+
+    /// Verifies an encoded statement of what was sent: signed by its origin, about members.
+    ///
+    /// # Errors
+    /// The [`Reason`] it is refused for.
+    pub fn high_water(&self, bytes: Bytes, now: Timestamp) -> Result<Verified<HighWater>, Reason> {
+        let signed = open_signed(bytes, STATEMENT_BYTES_MAX)?;
+        let (signer, _) = self.signature(Context::HighWater, &signed, now)?;
+        let statement = HighWater::from_signed(signed)?;
+        let mark = statement.mark();
+        self.statement(signer, mark.count.origin, mark.count.recipient, mark.time, now)?;
+        Ok(Verified::new(statement))
+    }
+
+    /// Verifies an encoded statement of what is missing: signed by its recipient, about members.
+    ///
+    /// # Errors
+    /// The [`Reason`] it is refused for.
+    pub fn need(&self, bytes: Bytes, now: Timestamp) -> Result<Verified<Need>, Reason> {
+        let signed = open_signed(bytes, STATEMENT_BYTES_MAX)?;
+        let (signer, _) = self.signature(Context::Need, &signed, now)?;
+        let need = Need::from_signed(signed)?;
+        let said = need.shortfall();
+        self.statement(signer, said.count.recipient, said.count.origin, said.time, now)?;
+        Ok(Verified::new(need))
+    }
+
+    fn statement(
+        &self,
+        signer: BureauCode,
+        speaker: BureauCode,
+        other: BureauCode,
+        time: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), Reason> {
+        if speaker != signer {
+            return Err(Reason::WrongOrigin);
+        }
+        self.roster.member(&other)?;
+        if time > now.plus_ms(CLOCK_SKEW_MS_MAX) {
+            return Err(Reason::CreatedInFuture);
+        }
+        Ok(())
     }
 
     /// Checks who signed some bytes, and that the roster lets that key sign now.

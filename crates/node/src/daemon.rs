@@ -251,6 +251,7 @@ fn store_options(config: &Config) -> OpenOptions {
         cache_bytes: config.store.cache_bytes,
         reserve_bytes: config.store.disk_reserve_bytes,
         staged_bytes: config.store.staged_bytes,
+        custody_overdue_ms: config.links.custody_overdue_ms,
         ..OpenOptions::new(&config.data_dir)
     }
 }

@@ -28,12 +28,13 @@ pub use lifecycle::{
 };
 pub use operation::{
     Accept, Acknowledge, GiveUp, Operation, Outcome, ReceiptIgnored, Receive, ReceiveAction,
-    ReceiveSlip, Received, TakeReceipt,
+    ReceiveSlip, Received, Refilled, TakeReceipt,
 };
 pub use view::{
-    Arrived, AttachmentHeld, Depth, Head, KeptReceipt, OVERDUE_AFTER_EXPIRY_MS, OutgoingReceipt,
-    PeerNote, QueuePosition, Queued, QueuedEntry, QueuedSlip, ReceiptPosition, RequestKey,
-    RequestMade, Role, Source, State, Timer, TimerKind, Tracked, TrackedRecipient, warn_time,
+    Arrived, AttachmentHeld, Counted, CustodyWatch, Depth, Head, KeptReceipt,
+    OVERDUE_AFTER_EXPIRY_MS, OutgoingReceipt, PeerNote, QueuePosition, Queued, QueuedEntry,
+    QueuedSlip, ReceiptPosition, RequestKey, RequestMade, Rerouted, Role, SentSoFar, Source, State,
+    Timer, TimerKind, Tracked, TrackedRecipient, warn_time,
 };
 
 use crate::StoreError;
@@ -179,6 +180,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Up to two messages of a role whose id begins like this: one is found, two are ambiguous.
     async fn find(&self, prefix: IdPrefix, role: Role) -> Result<Vec<MessageId>, StoreError>;
+
+    /// What this bureau sent of each of its counts that something left of.
+    async fn sent(&self) -> Result<Vec<SentSoFar>, StoreError>;
+
+    /// What came of each count that its origin made a statement about.
+    async fn counted(&self) -> Result<Vec<Counted>, StoreError>;
 
     /// Timers that are due.
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Timer>, StoreError>;

@@ -1,7 +1,7 @@
 //! The layout of keys: one tree, a prefix for each kind, numbers big-endian so that they sort.
 //! Nothing here knows values.
 
-use bureau_core::{BureauCode, Lane, MessageId, Timestamp, receipt::ReceiptKind};
+use bureau_core::{BureauCode, Epoch, Lane, MessageId, Timestamp, receipt::ReceiptKind};
 
 use crate::contract::{DeadPosition, QueuePosition, ReceiptPosition, RequestKey, TimerKind};
 
@@ -22,6 +22,11 @@ pub(crate) mod prefix {
     pub(crate) const HELD_PEER: u8 = b'w';
     pub(crate) const DEAD: u8 = b'd';
     pub(crate) const PEER: u8 = b'p';
+    pub(crate) const SENT: u8 = b's';
+    pub(crate) const SENT_COUNT: u8 = b'v';
+    pub(crate) const ARRIVED: u8 = b'a';
+    pub(crate) const COUNT: u8 = b'c';
+    pub(crate) const FORK: u8 = b'g';
 }
 
 /// The store's epoch.
@@ -187,6 +192,59 @@ pub(crate) fn head_parts(key: &[u8]) -> Option<(BureauCode, Lane)> {
     Some((BureauCode::from_padded(recipient).ok()?, lane))
 }
 
+pub(crate) fn sent(recipient: &BureauCode, lane: Lane, sequence: u64) -> Vec<u8> {
+    key(prefix::SENT, &[recipient.padded(), &[lane as u8], &sequence.to_be_bytes()])
+}
+
+pub(crate) fn sent_count(recipient: &BureauCode, lane: Lane) -> Vec<u8> {
+    key(prefix::SENT_COUNT, &[recipient.padded(), &[lane as u8]])
+}
+
+pub(crate) fn sent_count_parts(key: &[u8]) -> Option<(BureauCode, Lane)> {
+    let rest = key.strip_prefix(&[prefix::SENT_COUNT])?;
+    let (recipient, lane) = rest.split_at_checked(BureauCode::WIDTH)?;
+    let lane = Lane::from_wire(i32::from(*lane.first()?))?;
+    Some((BureauCode::from_padded(recipient).ok()?, lane))
+}
+
+pub(crate) fn arrived(origin: &BureauCode, epoch: &Epoch, lane: Lane, sequence: u64) -> Vec<u8> {
+    let sequence = sequence.to_be_bytes();
+    key(prefix::ARRIVED, &[origin.padded(), &epoch.0, &[lane as u8], &sequence])
+}
+
+/// Counts, the statements about them, and the epochs of peers share a prefix.
+const COUNTED: u8 = 0;
+const MARKED: u8 = 1;
+const PEER_EPOCH: u8 = 2;
+
+pub(crate) fn count(origin: &BureauCode, epoch: &Epoch, lane: Lane) -> Vec<u8> {
+    key(prefix::COUNT, &[&[COUNTED], origin.padded(), &epoch.0, &[lane as u8]])
+}
+
+pub(crate) fn mark(origin: &BureauCode, epoch: &Epoch, lane: Lane) -> Vec<u8> {
+    key(prefix::COUNT, &[&[MARKED], origin.padded(), &epoch.0, &[lane as u8]])
+}
+
+pub(crate) fn marks() -> Vec<u8> {
+    key(prefix::COUNT, &[&[MARKED]])
+}
+
+pub(crate) fn marks_of(origin: &BureauCode) -> Vec<u8> {
+    key(prefix::COUNT, &[&[MARKED], origin.padded()])
+}
+
+pub(crate) fn peer_epoch(peer: &BureauCode) -> Vec<u8> {
+    key(prefix::COUNT, &[&[PEER_EPOCH], peer.padded()])
+}
+
+pub(crate) fn fork(origin: &BureauCode, slip: &[u8; 32]) -> Vec<u8> {
+    key(prefix::FORK, &[origin.padded(), slip])
+}
+
+pub(crate) fn forks_of(origin: &BureauCode) -> Vec<u8> {
+    key(prefix::FORK, &[origin.padded()])
+}
+
 pub(crate) fn timer(tick: u64, kind: TimerKind, number: u64) -> Vec<u8> {
     key(prefix::TIMER, &[&tick.to_be_bytes(), &[kind as u8], &number.to_be_bytes()])
 }
@@ -201,6 +259,7 @@ pub(crate) fn timer_parts(key: &[u8]) -> Option<(u64, TimerKind, u64)> {
         3 => TimerKind::Forget,
         4 => TimerKind::Warn,
         5 => TimerKind::Release,
+        6 => TimerKind::Reroute,
         _ => return None,
     };
     let number_of = |bytes: &[u8]| Some(u64::from_be_bytes(bytes.try_into().ok()?));

@@ -3,23 +3,30 @@
 //!
 //! - [`accept`]: what a desk sends; [`receive`]: what a link brings;
 //! - [`receipts`]: what receipts do, here and on their way home;
+//! - [`counts`]: what came of the counts of others; [`sent`]: what was sent of the own ones;
 //! - [`hold`]: holding back, letting go and taking back; [`dead`]: what ended undelivered;
+//! - [`repair`]: a way that leads nowhere is left for another;
 //! - [`finish`]: giving up, acknowledging, timers, forgetting;
 //! - [`depths`]: what waits, counted in memory.
 
 pub(crate) mod accept;
+mod counts;
 pub(crate) mod dead;
 pub(crate) mod depths;
 mod finish;
 mod hold;
 mod receipts;
 mod receive;
+mod repair;
+pub(crate) mod sent;
+
+pub use repair::CUSTODY_OVERDUE_MS;
 
 use std::{collections::HashMap, sync::Arc};
 
 use bureau_core::{
-    BureauCode, Lane, Manifest, MessageId, Timestamp, envelope::stored_manifest,
-    receipt::ReceiptKind,
+    BureauCode, Epoch, Lane, Manifest, MessageId, Timestamp, envelope::stored_manifest,
+    ranges::Ranges, receipt::ReceiptKind,
 };
 use bytes::Bytes;
 use prost::Message;
@@ -53,6 +60,8 @@ pub(crate) struct Ledger {
     counters: CountersRecord,
     /// The last number in the queue when this process began.
     queue_at_start: u64,
+    /// How long an origin waits for a recipient's word, the first time.
+    custody_overdue_ms: i64,
     /// Timer records that take more messages: their number and how many they hold.
     open_timers: HashMap<(u64, TimerKind), (u64, usize)>,
 }
@@ -94,6 +103,8 @@ pub(crate) enum Note {
     BodyReleased([u8; 32]),
     /// An operation named this time.
     Time(Timestamp),
+    /// The store is in a new epoch.
+    Epoch(Epoch),
 }
 
 impl Resolver for Ledger {
@@ -120,6 +131,15 @@ impl Resolver for Ledger {
             Operation::Release(release) => scribe.release_held(*release)?,
             Operation::Recall(recall) => scribe.recall(*recall)?,
             Operation::HoldPeer { peer, held } => scribe.hold_peer(peer, held.as_deref())?,
+            Operation::Reroute { message, recipient, now } => {
+                scribe.reroute(&message, recipient, now)?
+            }
+            Operation::TakeMark(statement) => scribe.take_mark(&statement)?,
+            Operation::Refill { need, after, now } => {
+                scribe.refill(need.shortfall(), after, now)?
+            }
+            Operation::PeerEpoch { peer, epoch } => scribe.peer_epoch(&peer, epoch)?,
+            Operation::BeginEpoch(epoch) => scribe.begin_epoch(epoch)?,
             Operation::ReceiptsTaken(positions) => scribe.receipts_taken(positions)?,
             Operation::NotePeer { peer, note } => scribe.note_peer(&peer, note),
             Operation::TimerHandled { timer, now } => scribe.timer_handled(timer, now)?,
@@ -139,8 +159,10 @@ impl Resolver for Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new(counters: CountersRecord) -> Self {
-        Self { counters, queue_at_start: counters.queue, open_timers: HashMap::new() }
+    pub(crate) fn new(counters: CountersRecord, custody_overdue_ms: u64) -> Self {
+        let custody_overdue_ms = i64::try_from(custody_overdue_ms).unwrap_or(i64::MAX);
+        let queue_at_start = counters.queue;
+        Self { counters, queue_at_start, custody_overdue_ms, open_timers: HashMap::new() }
     }
 }
 
@@ -326,6 +348,11 @@ impl Writing<'_, '_> {
         let key = keys::timer(tick, kind, number);
         // A timer that was handled meanwhile is gone; then this begins it anew.
         let mut record: TimerRecord = self.read(&key)?.unwrap_or_default();
+        // Many recipients of one message are one entry.
+        let last = record.messages.last().is_some_and(|last| last == message.0.as_slice());
+        if kind == TimerKind::Reroute && last {
+            return Ok(());
+        }
         record.messages.push(Bytes::copy_from_slice(&message.0));
         self.write(key, &record);
         self.ledger.open_timers.insert((tick, kind), (number, held + 1));
@@ -341,6 +368,22 @@ impl Writing<'_, '_> {
             Role::Recipient => track.inbox_number > 0,
         })
     }
+}
+
+/// Spans out of a record.
+pub(crate) fn spans(flat: &[u64]) -> Ranges {
+    let mut ranges = Ranges::default();
+    for span in flat.chunks_exact(2) {
+        if let [first, last] = span {
+            ranges.insert_span(*first, *last);
+        }
+    }
+    ranges
+}
+
+/// Spans for a record.
+fn flat(ranges: &Ranges) -> Vec<u64> {
+    ranges.spans().flat_map(|(first, last)| [first, last]).collect()
 }
 
 /// Milliseconds of a tick: timers are kept by it.

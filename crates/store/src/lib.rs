@@ -34,6 +34,6 @@ mod tests;
 
 pub use error::StoreError;
 pub use index::VALUE_BYTES_MAX;
-pub use ledger::INLINE_BODY_BYTES_MAX;
+pub use ledger::{CUSTODY_OVERDUE_MS, INLINE_BODY_BYTES_MAX};
 pub use local::open_local;
 pub use open::{OpenOptions, Progress};

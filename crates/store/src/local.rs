@@ -24,10 +24,10 @@ use crate::{
     bodies::Bodies,
     committer::{Committer, Health},
     contract::{
-        Arrived, AttachmentHeld, Changes, Content, DeadLetter, DeadPosition, Depth, Head, Held,
-        HeldDepth, HeldEntry, Operation, Outcome, OutgoingReceipt, PeerNote, QueuePosition, Queued,
-        QueuedEntry, QueuedSlip, RequestKey, RequestMade, Role, Room, Source, Store, Timer,
-        Tracked,
+        Arrived, AttachmentHeld, Changes, Content, Counted, DeadLetter, DeadPosition, Depth, Head,
+        Held, HeldDepth, HeldEntry, Operation, Outcome, OutgoingReceipt, PeerNote, QueuePosition,
+        Queued, QueuedEntry, QueuedSlip, RequestKey, RequestMade, Role, Room, SentSoFar, Source,
+        Store, Timer, Tracked,
     },
     disk::{Disk, RealDisk},
     hands::Hands,
@@ -61,7 +61,6 @@ struct Parts<D: Disk, I: Index> {
     bodies: Bodies<D>,
     attachments: Attachments<D>,
     changes: broadcast::Sender<Arc<Changes>>,
-    epoch: Epoch,
     maintenance: Maintenance,
     /// Held while the store is open; another process finds it locked.
     _lock: Option<std::fs::File>,
@@ -132,7 +131,7 @@ impl<D: Disk, I: Index> JournaledStore<D, I> {
             None => CountersRecord::default(),
         };
         let latest = Timestamp::from_ms(counters.latest_ms);
-        let counts = Arc::new(Counts::read(&*index, latest)?);
+        let counts = Arc::new(Counts::read(&*index, latest, epoch)?);
         let (changes, _) = broadcast::channel(CHANGES_MAX);
         let watcher = Watcher {
             index: Arc::clone(&index),
@@ -141,7 +140,7 @@ impl<D: Disk, I: Index> JournaledStore<D, I> {
             bodies: bodies.clone(),
         };
         let attachments = Attachments::new(disk.clone(), bodies.clone(), options.staged_bytes);
-        let ledger = Ledger::new(counters);
+        let ledger = Ledger::new(counters, options.custody_overdue_ms);
         let committer = Committer::start(journal, Arc::clone(&index), ledger, watcher, &hands)?;
         let maintenance = Maintenance::new(options, snapshots, snapshot_due, journal_bytes);
         let parts = Parts {
@@ -154,7 +153,6 @@ impl<D: Disk, I: Index> JournaledStore<D, I> {
             bodies,
             attachments,
             changes,
-            epoch,
             maintenance,
             _lock: lock,
         };
@@ -383,12 +381,20 @@ impl<D: Disk, I: Index> Store for JournaledStore<D, I> {
         self.read(move |reading| reading.find(&prefix, role)).await
     }
 
+    async fn sent(&self) -> Result<Vec<SentSoFar>, StoreError> {
+        self.read(Reading::sent).await
+    }
+
+    async fn counted(&self) -> Result<Vec<Counted>, StoreError> {
+        self.read(Reading::counted).await
+    }
+
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Timer>, StoreError> {
         self.read(move |reading| reading.due(now, limit)).await
     }
 
     fn epoch(&self) -> Epoch {
-        self.parts.epoch
+        self.parts.counts.epoch()
     }
 
     fn latest_time(&self) -> Timestamp {

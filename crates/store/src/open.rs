@@ -33,6 +33,8 @@ pub struct OpenOptions {
     pub reserve_bytes: u64,
     /// Room for attachments that no message names yet.
     pub staged_bytes: u64,
+    /// How long an origin waits for a recipient's word after another took custody, the first time.
+    pub custody_overdue_ms: u64,
 }
 
 impl OpenOptions {
@@ -47,6 +49,7 @@ impl OpenOptions {
             cache_bytes: 64 * 1024 * 1024,
             reserve_bytes: 256 * 1024 * 1024,
             staged_bytes: 4 * 1024 * 1024 * 1024,
+            custody_overdue_ms: crate::CUSTODY_OVERDUE_MS,
         }
     }
 }

@@ -2,7 +2,7 @@
 //! The checksum is looked at whenever a record is read, so that a value under a wrong key, or a
 //! changed one, is never taken for what was written.
 
-use bureau_core::{BureauCode, MessageId, Timestamp};
+use bureau_core::{BureauCode, Lane, MessageId, Timestamp};
 use bytes::Bytes;
 use prost::Message;
 use sha2::{Digest as _, Sha256};
@@ -118,6 +118,25 @@ pub(crate) struct TrackRecord {
     /// Under which time its dead letter stands; 0: there is none.
     #[prost(int64, tag = "15")]
     pub(crate) dead_ms: i64,
+    /// The place of its slip in its count; 0: of a version that did not note it.
+    #[prost(uint64, tag = "20")]
+    pub(crate) sequence: u64,
+    /// At the origin: since when another has custody, and how often it was sent again because that
+    /// one's, and the recipient's, word was overdue.
+    #[prost(int64, tag = "21")]
+    pub(crate) relayed_ms: i64,
+    #[prost(uint32, tag = "22")]
+    pub(crate) reroutes: u32,
+    /// Who had custody then.
+    #[prost(string, tag = "23")]
+    pub(crate) avoid: String,
+    /// The origin's epoch that its slip counts in, where it is for this bureau.
+    #[prost(bytes = "bytes", tag = "24")]
+    pub(crate) origin_epoch: Bytes,
+    /// How often it was sent again because its recipient lost it: at the origin, and at a relay the
+    /// highest that came by.
+    #[prost(uint32, tag = "25")]
+    pub(crate) refills: u32,
 }
 
 impl TrackRecord {
@@ -144,6 +163,10 @@ impl TrackRecord {
 
     pub(crate) fn set_state(&mut self, state: State) {
         self.state = state_number(state);
+    }
+
+    pub(crate) fn lane(&self) -> Option<Lane> {
+        i32::try_from(self.lane).ok().and_then(Lane::from_wire)
     }
 
     pub(crate) fn origin(&self) -> Option<BureauCode> {
@@ -215,6 +238,9 @@ pub(crate) struct QueueRecord {
     /// Peers that passed it on before and will not take it again.
     #[prost(string, repeated, tag = "24")]
     pub(crate) declined: Vec<String>,
+    /// How often it was sent again because its recipient lost it.
+    #[prost(uint32, tag = "17")]
+    pub(crate) refills: u32,
 }
 
 impl QueueRecord {
@@ -364,6 +390,71 @@ pub(crate) struct PeerRecord {
     pub(crate) down_since_ms: i64,
     #[prost(string, tag = "4")]
     pub(crate) last_reason: String,
+}
+
+/// A slip that this bureau gave out, until its message is forgotten.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SentRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) message: Bytes,
+    /// The signed slip, encoded: what a message that is sent again needs.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) slip: Bytes,
+}
+
+/// What is known of one count of this bureau: spans, each its first and its last.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SentCountRecord {
+    /// Where it begins in this epoch.
+    #[prost(uint64, tag = "1")]
+    pub(crate) first: u64,
+    /// What was handed on.
+    #[prost(uint64, repeated, tag = "2")]
+    pub(crate) handed: Vec<u64>,
+    /// What will never come.
+    #[prost(uint64, repeated, tag = "3")]
+    pub(crate) voided: Vec<u64>,
+}
+
+/// A slip for this bureau, until its message is forgotten.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ArrivedRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) message: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) digest: Bytes,
+    /// The signed slip, encoded: half of the evidence, where another stands in its place.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(crate) slip: Bytes,
+}
+
+/// What came of a count of another bureau.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct CountRecord {
+    /// Spans, each its first and its last.
+    #[prost(uint64, repeated, tag = "1")]
+    pub(crate) spans: Vec<u64>,
+    /// How many of its slips are remembered.
+    #[prost(uint64, tag = "2")]
+    pub(crate) held: u64,
+}
+
+/// What the origin says of a count.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct MarkRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) statement: Bytes,
+}
+
+/// Two slips that contradict each other.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ForkRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) first: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) second: Bytes,
+    #[prost(int64, tag = "3")]
+    pub(crate) found_ms: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -10,3 +10,4 @@ mod fixture;
 mod lifecycle;
 mod power_cut;
 mod recovery;
+mod repair;

@@ -43,6 +43,8 @@ struct RecipientView {
     recipient: String,
     state: String,
     holder: String,
+    reroutes: u32,
+    overdue_holder: Option<String>,
     receipts: Vec<ReceiptView>,
 }
 
@@ -90,7 +92,12 @@ fn show(tracked: TrackResponse, output: &mut Output) -> Result<(), CommandError>
             "" => String::new(),
             holder => format!(", held by {}", escape::line(holder)),
         };
-        output.line(&format!("{}: {state}{at}", escape::line(&recipient.recipient)))?;
+        let again = match (recipient.reroutes, recipient.overdue_holder.as_str()) {
+            (0, _) => String::new(),
+            (times, "") => format!(", sent again ({times})"),
+            (times, by) => format!(", sent again ({times}): overdue at {}", escape::line(by)),
+        };
+        output.line(&format!("{}: {state}{at}{again}", escape::line(&recipient.recipient)))?;
         let mut table = Table::new(&["  RECEIPT", "SIGNED BY", "TIME", "REMARK"]);
         for receipt in &recipient.receipts {
             table.row([
@@ -145,6 +152,8 @@ impl From<RecipientStatus> for RecipientView {
             state: wire::delivery_state(status.state),
             recipient: status.recipient,
             holder: status.holder,
+            reroutes: status.reroutes,
+            overdue_holder: Some(status.overdue_holder).filter(|holder| !holder.is_empty()),
             receipts: status.receipts.into_iter().map(ReceiptView::from).collect(),
         }
     }

@@ -89,6 +89,7 @@ raw! {
         backoff_max_ms: u64,
         connect_timeout_ms: u64,
         messages_per_second: u64,
+        custody_overdue_ms: u64,
     }
     RawPeer {
         bureau: String,

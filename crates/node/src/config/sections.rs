@@ -195,6 +195,9 @@ pub struct Links {
     /// Defaults to 1,000,000: no limit. How many messages a second go over one link, FLASH apart:
     /// for a peer that a backlog would drown.
     pub messages_per_second: u32,
+    /// Defaults to 600,000: how long an origin waits for a recipient's word after a relay took
+    /// custody, before it looks for another way.
+    pub custody_overdue_ms: u64,
 }
 
 impl Default for Links {
@@ -208,6 +211,7 @@ impl Default for Links {
             backoff_max_ms: 30_000,
             connect_timeout_ms: 10_000,
             messages_per_second: 1_000_000,
+            custody_overdue_ms: bureau_store::CUSTODY_OVERDUE_MS,
         }
     }
 }
@@ -233,6 +237,12 @@ impl Links {
             raw.messages_per_second,
             &mut links.messages_per_second,
             1..=1_000_000,
+        );
+        set.number(
+            "custody_overdue_ms",
+            raw.custody_overdue_ms,
+            &mut links.custody_overdue_ms,
+            1_000..=86_400_000,
         );
         if links.stall_ms < 2 * links.ping_ms {
             set.fault(

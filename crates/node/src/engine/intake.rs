@@ -163,6 +163,14 @@ impl Intake<'_> {
                 if answer.fresh {
                     self.note(seen, *recipient, *action);
                 }
+                if let Some(first) = answer.fork {
+                    self.engine.metrics.fork();
+                    tracing::error!(
+                        event = "fork_found",
+                        message = %seen.message, origin = %seen.origin, first = %first,
+                        lane = %seen.lane, peer = %self.hop
+                    );
+                }
                 receipts.push(answer.receipt);
             }
         }
@@ -360,8 +368,8 @@ impl Judge {
             }
         }
         if !slips.is_empty() {
-            let (hop, hops) = (self.hop, parcel.hops);
-            judged.inbound = Some(Inbound { envelope, slips, hop, hops });
+            let (hop, hops, refills) = (self.hop, parcel.hops, parcel.refills);
+            judged.inbound = Some(Inbound { envelope, slips, hop, hops, refills });
         }
         judged
     }

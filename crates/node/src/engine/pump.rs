@@ -324,7 +324,13 @@ impl<'a> Pump<'a> {
         self.slot.doing.sent(message, slips.keys().copied());
         self.flight.begin(number, message, slips, bytes);
         self.drain.take();
-        Ok(Some(wire::Parcel { number, envelope, slips: encoded, hops: entry.hops }))
+        Ok(Some(wire::Parcel {
+            number,
+            envelope,
+            slips: encoded,
+            hops: entry.hops,
+            refills: entry.refills,
+        }))
     }
 
     async fn take(&mut self, event: PumpEvent) -> Result<(), End> {

@@ -70,6 +70,8 @@ pub struct Inbound {
     pub hop: BureauCode,
     /// Nodes it passed.
     pub hops: u32,
+    /// How often its origin sent it again because its recipient lost it.
+    pub refills: u32,
 }
 
 /// A slip that a link brought.
@@ -90,6 +92,8 @@ pub struct SlipAnswer {
     pub receipt: Bytes,
     /// Whether the slip was new.
     pub fresh: bool,
+    /// The message whose slip it contradicts: then the receipt refuses it.
+    pub fork: Option<MessageId>,
 }
 
 /// The answer to each slip of a message; or why none was taken now.

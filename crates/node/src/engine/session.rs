@@ -247,9 +247,14 @@ impl Reader<'_> {
             Some(Kind::Bye(bye)) => Err(end_of_bye(&bye)),
             Some(Kind::Hello(_)) => Err(End::new(Reason::ProtocolViolation, "a second greeting")),
             // Repair and rosters over links: a peer that offers them is not answered.
-            Some(Kind::Need(_) | Kind::Roster(_) | Kind::HighWaters(_) | Kind::Zstd(_)) | None => {
-                Ok(())
-            }
+            Some(
+                Kind::Need(_)
+                | Kind::Roster(_)
+                | Kind::HighWaters(_)
+                | Kind::Shortfalls(_)
+                | Kind::Zstd(_),
+            )
+            | None => Ok(()),
         }
     }
 

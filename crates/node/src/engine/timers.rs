@@ -48,6 +48,7 @@ async fn round(engine: &Engine) -> Result<bool, Refusal> {
             TimerKind::Warn => warn_all(engine, &timer, now).await?,
             TimerKind::Release => release_all(engine, &timer, now).await?,
             TimerKind::Forget => {}
+            TimerKind::Reroute => reroute_all(engine, &timer, now).await?,
         }
         let handled = vec![Operation::TimerHandled { timer, now }];
         engine.store.commit(handled).await.map_err(|error| store_refusal(&error))?;
@@ -98,6 +99,35 @@ async fn release_all(engine: &Engine, timer: &Timer, now: Timestamp) -> Result<(
             tracing::info!(
                 event = "message_released",
                 message = %message, recipients = count, reason = HoldReason::Scheduled.as_str()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Sends again what another took custody of so long ago that the recipient's word is overdue.
+async fn reroute_all(engine: &Engine, timer: &Timer, now: Timestamp) -> Result<(), Refusal> {
+    for message in &timer.messages {
+        let tracked = engine.store.track(*message).await.map_err(|error| store_refusal(&error))?;
+        let Some(tracked) = tracked else { continue };
+        let relayed =
+            |track: &&TrackedRecipient| track.role == Role::Origin && track.state == State::Relayed;
+        let recipients: Vec<_> =
+            tracked.recipients.iter().filter(relayed).map(|track| track.recipient).collect();
+        let operation =
+            |recipient: &_| Operation::Reroute { message: *message, recipient: *recipient, now };
+        let operations = recipients.iter().map(operation).collect();
+        let outcomes = engine.store.commit(operations).await;
+        let outcomes = outcomes.map_err(|error| store_refusal(&error))?;
+        for (recipient, outcome) in recipients.iter().zip(outcomes) {
+            let Outcome::Rerouted(Some(rerouted)) = outcome else { continue };
+            // Who had it, where the last word on that was lost, is not known.
+            let holder = rerouted.holder.map(|holder| holder.to_string()).unwrap_or_default();
+            engine.metrics.custody_overdue(&holder);
+            tracing::warn!(
+                event = "custody_overdue",
+                message = %message, recipient = %recipient, holder, since = %rerouted.since,
+                reroutes = rerouted.reroutes
             );
         }
     }

@@ -114,6 +114,8 @@ fn recipient(
         recipient: track.recipient.to_string(),
         state: state.into(),
         holder: holder.map(|holder| holder.to_string()).unwrap_or_default(),
+        reroutes: track.custody.reroutes,
+        overdue_holder: track.custody.overdue_at.map(|code| code.to_string()).unwrap_or_default(),
         receipts: receipts.collect::<Result<_, _>>()?,
         hold: track.held.map(hold),
         recall_time: recalled.map(|recalled| recalled.time.to_wire()),

@@ -99,6 +99,17 @@ impl Metrics {
         self.inner.families.expiry_near.inc();
     }
 
+    /// A relay had custody of a message and the recipient's word is overdue.
+    pub fn custody_overdue(&self, holder: &str) {
+        let peer = Peer { peer: holder.to_owned() };
+        self.inner.families.custody_overdue.get_or_create(&peer).inc();
+    }
+
+    /// An origin gave two slips for one place in a count.
+    pub fn fork(&self) {
+        self.inner.families.forks.inc();
+    }
+
     /// A face refused something. A reason that is not in the catalogue counts as `OTHER`: it may
     /// be a peer's own words.
     pub fn refused(&self, face: &'static str, reason: &str) {

@@ -1,10 +1,14 @@
 //! What a store is told, and what it decides.
 
-use bureau_core::{BureauCode, DeskName, Envelope, MessageId, Receipt, Slip, Timestamp, Verified};
+use bureau_core::{
+    BureauCode, DeskName, Envelope, Epoch, MessageId, Receipt, Slip, Timestamp, Verified,
+    high_water::{HighWater, Need},
+};
 use bytes::Bytes;
 
 use super::{
-    Held, Hold, PeerNote, Recall, ReceiptPosition, Release, RequestKey, RequestMade, Timer, Turned,
+    Held, Hold, PeerNote, Recall, ReceiptPosition, Release, RequestKey, RequestMade, Rerouted,
+    Timer, Turned,
 };
 
 /// One thing to decide and make durable.
@@ -45,6 +49,37 @@ pub enum Operation {
         /// Why, since when, by whom.
         held: Option<Box<Held>>,
     },
+    /// A message of this bureau goes back into the queue, where another has custody of it and the
+    /// recipient's word is overdue.
+    Reroute {
+        /// The message.
+        message: MessageId,
+        /// For whom.
+        recipient: BureauCode,
+        /// When.
+        now: Timestamp,
+    },
+    /// What an origin says of a count for this bureau, verified: kept where it is newer.
+    TakeMark(Box<Verified<HighWater>>),
+    /// A recipient says what it misses of a count of this bureau: what is here goes back into the
+    /// queue, the rest is voided.
+    Refill {
+        /// What.
+        need: Box<Verified<Need>>,
+        /// Only what comes after this sequence; 0: all.
+        after: u64,
+        /// When.
+        now: Timestamp,
+    },
+    /// The epoch that a peer said it is in.
+    PeerEpoch {
+        /// The peer.
+        peer: BureauCode,
+        /// Its epoch.
+        epoch: Epoch,
+    },
+    /// This store lost what it knew: its counts go on in a new epoch.
+    BeginEpoch(Epoch),
     /// Outgoing receipts are durable at the next hop.
     ReceiptsTaken(Vec<ReceiptPosition>),
     /// What is to be remembered of a peer that is away.
@@ -95,6 +130,8 @@ pub struct Receive {
     pub hop: BureauCode,
     /// Nodes it passed before this one.
     pub hops: u32,
+    /// How often its origin sent it again because its recipient lost it.
+    pub refills: u32,
     /// When.
     pub now: Timestamp,
 }
@@ -179,6 +216,12 @@ pub enum Outcome {
     ReceiptIgnored(ReceiptIgnored),
     /// [`Operation::GiveUp`]: it is given up; or `false`, it did not wait here any more.
     GivenUp(bool),
+    /// [`Operation::Reroute`]: it waits again; or `None`, its recipient's word is not overdue.
+    Rerouted(Option<Rerouted>),
+    /// [`Operation::Refill`]: so much of it.
+    Refilled(Refilled),
+    /// [`Operation::PeerEpoch`]: the epoch that was known before, where it is another.
+    PeerEpoch(Option<Epoch>),
     /// [`Operation::Acknowledge`]: since when and by whom it is acknowledged. `fresh` where that is this call.
     Acknowledged {
         /// When it was first acknowledged.
@@ -211,9 +254,23 @@ pub enum Received {
     Fresh,
     /// Seen before, and still for this node to answer: the receipt that was given then, encoded.
     Repeat(Bytes),
+    /// It contradicts a slip of the same origin that came before, of this message: it is not taken,
+    /// and both slips are kept as evidence.
+    Forked(MessageId),
     /// This node has, or had, it from another hop: who holds it now. The hop that asks keeps
     /// custody: this node gave its own for it once, and gives it to nobody else.
     PassedOn(BureauCode),
+}
+
+/// What became of what a recipient misses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Refilled {
+    /// Messages that go back into the queue.
+    pub queued: u64,
+    /// Messages that are not here any more, or not whole, or expired: they are voided.
+    pub gone: u64,
+    /// The last sequence that was looked at, where more are left to do; 0: none are.
+    pub last: u64,
 }
 
 /// Why a receipt changed nothing.

@@ -1,7 +1,8 @@
 //! What a store shows.
 
 use bureau_core::{
-    BureauCode, DeskName, Lane, Manifest, MessageId, Timestamp, receipt::ReceiptKind,
+    BureauCode, DeskName, Epoch, Lane, Manifest, MessageId, Timestamp, ranges::Ranges,
+    receipt::ReceiptKind,
 };
 use bytes::Bytes;
 
@@ -94,6 +95,8 @@ pub struct QueuedEntry {
     pub avoid: Vec<BureauCode>,
     /// How many attachments it has.
     pub attachments: u32,
+    /// How often its origin sent it again because its recipient lost it.
+    pub refills: u32,
 }
 
 /// Who brings an attachment. Each has what it has brought to itself, so that nobody can spoil what
@@ -236,8 +239,66 @@ pub struct TrackedRecipient {
     pub recalled: Option<Recalled>,
     /// What was kept of it as a dead letter.
     pub dead: Option<DeadLetter>,
+    /// At the origin: what became of its way so far.
+    pub custody: CustodyWatch,
     /// Every receipt that was kept, oldest first.
     pub receipts: Vec<KeptReceipt>,
+}
+
+/// What an origin keeps of a message that another has custody of, or had.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CustodyWatch {
+    /// Since when another has custody, while it has.
+    pub since: Option<Timestamp>,
+    /// How often it was sent again because the recipient's word was overdue.
+    pub reroutes: u32,
+    /// Who had custody the last time that happened.
+    pub overdue_at: Option<BureauCode>,
+}
+
+/// A message whose recipient's word was overdue, and that waits for another way now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rerouted {
+    /// Who had custody and did not get it on, by the last receipt.
+    pub holder: Option<BureauCode>,
+    /// Since when.
+    pub since: Timestamp,
+    /// How often it is sent again, this time included.
+    pub reroutes: u32,
+}
+
+/// What this bureau sent of one count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SentSoFar {
+    /// The recipient.
+    pub recipient: BureauCode,
+    /// The lane.
+    pub lane: Lane,
+    /// Where the count begins in this epoch.
+    pub first: u64,
+    /// The last that was handed on or will never come.
+    pub last: u64,
+    /// Digest of its slip, while its message is remembered.
+    pub slip: Option<[u8; 32]>,
+    /// What was handed on.
+    pub handed: Ranges,
+    /// What will never come.
+    pub voided: Ranges,
+}
+
+/// What came of one count of another bureau.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// The origin.
+    pub origin: BureauCode,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The lane.
+    pub lane: Lane,
+    /// What came.
+    pub arrived: Ranges,
+    /// What the origin says of it: the signed statement, encoded.
+    pub statement: Bytes,
 }
 
 /// Where a message stands for one recipient, as far as this node knows.
@@ -331,6 +392,8 @@ pub enum TimerKind {
     Warn = 4,
     /// The time has come that their sender named: those that are held back for it go.
     Release = 5,
+    /// Another has had custody of them for so long that the origin looks for another way.
+    Reroute = 6,
 }
 
 /// A warning leaves this much time before expiry, where that is at most half of a lifetime.

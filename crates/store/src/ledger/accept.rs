@@ -9,8 +9,8 @@ use crate::{
     contract::{Accept, Outcome, RequestMade, Role, State, TimerKind, warn_time},
     keys,
     record::{
-        HeadRecord, MessageRecord, QueueRecord, RequestRecord, TrackRecord, role_number,
-        state_number,
+        HeadRecord, MessageRecord, QueueRecord, RequestRecord, SentRecord, TrackRecord,
+        role_number, state_number,
     },
 };
 
@@ -88,7 +88,10 @@ impl Writing<'_, '_> {
                 attachments: message.attachments,
                 may_have_left: false,
                 declined: Vec::new(),
+                refills: 0,
             };
+            let sent = SentRecord { message: queued.message.clone(), slip: queued.slip.clone() };
+            self.write(keys::sent(&recipient, manifest.lane, *sequence), &sent);
             let mut track = TrackRecord {
                 role: role_number(Role::Origin),
                 state: state_number(State::Queued),
@@ -96,6 +99,7 @@ impl Writing<'_, '_> {
                 origin: manifest.origin.to_string(),
                 expires_ms: manifest.expires.as_ms(),
                 lane: manifest.lane as u32,
+                sequence: *sequence,
                 ..TrackRecord::default()
             };
             match send_at {

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use bureau_core::{BureauCode, Lane, Timestamp};
+use bureau_core::{BureauCode, Epoch, Lane, Timestamp};
 use tokio::sync::broadcast;
 
 use super::{Decided, Note};
@@ -36,6 +36,7 @@ struct Inner {
     receipts: BTreeMap<BureauCode, u64>,
     held: BTreeMap<(BureauCode, HoldReason), u64>,
     latest: Option<Timestamp>,
+    epoch: Option<Epoch>,
     /// Where the head of a queue was when last looked at: it only moves on, and what is before it
     /// are emptied pages that a look from the beginning would walk over.
     heads: BTreeMap<(BureauCode, Lane), u64>,
@@ -47,8 +48,12 @@ impl Counts {
     }
 
     /// Counts what an index holds.
-    pub(crate) fn read(index: &dyn Index, latest: Timestamp) -> Result<Self, StoreError> {
-        let mut inner = Inner { latest: Some(latest), ..Inner::default() };
+    pub(crate) fn read(
+        index: &dyn Index,
+        latest: Timestamp,
+        epoch: Epoch,
+    ) -> Result<Self, StoreError> {
+        let mut inner = Inner { latest: Some(latest), epoch: Some(epoch), ..Inner::default() };
         for_each(index, &[keys::prefix::QUEUE], |key, value| {
             let Some(position) = keys::queue_position(key) else { return Ok(()) };
             let queue = (position.destination, position.lane);
@@ -104,6 +109,10 @@ impl Counts {
 
     pub(crate) fn receipt_destinations(&self) -> Vec<BureauCode> {
         self.lock().receipts.keys().copied().collect()
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.lock().epoch.unwrap_or(Epoch([0; 16]))
     }
 
     pub(crate) fn latest(&self) -> Timestamp {
@@ -177,6 +186,7 @@ impl<D: Disk, I: Index> Observer<Decided> for Watcher<D, I> {
                     }
                     Note::Arrived(number) => changes.inbox = changes.inbox.max(Some(*number)),
                     Note::BodyReleased(digest) => released.push(*digest),
+                    Note::Epoch(epoch) => counts.epoch = Some(*epoch),
                     Note::Time(time) => counts.latest = counts.latest.max(Some(*time)),
                 }
             }

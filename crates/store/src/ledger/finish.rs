@@ -45,6 +45,7 @@ impl Writing<'_, '_> {
             encoded.clone(),
             now,
         );
+        self.count_sent(recipient, &track)?;
         self.write(keys::track(message, recipient), &track);
         if track.role() == Role::Relay {
             if let Some(origin) = track.origin() {
@@ -139,6 +140,7 @@ impl Writing<'_, '_> {
                     self.set_timer(overdue, TimerKind::Overdue, message)?;
                 }
                 TimerKind::Overdue => {
+                    self.void_all(&message)?;
                     let forget = at.plus_ms(MEMORY_AFTER_EXPIRY_MS - OVERDUE_AFTER_EXPIRY_MS);
                     self.set_timer(forget, TimerKind::Forget, message)?;
                 }
@@ -150,6 +152,8 @@ impl Writing<'_, '_> {
                 }
                 // What was to go by then was released, one by one.
                 TimerKind::Release => {}
+                // Custody that is given anew is watched anew.
+                TimerKind::Reroute => {}
             }
         }
         self.notes.push(Note::Time(now));
@@ -191,6 +195,13 @@ impl Writing<'_, '_> {
         }
         if let Some(position) = dead_position(message, *recipient, track) {
             self.delete(keys::dead(&position));
+        }
+        match (track.role(), track.lane()) {
+            (Role::Origin, Some(lane)) => {
+                self.delete(keys::sent(recipient, lane, track.sequence));
+            }
+            (Role::Recipient, _) => self.forget_arrival(track)?,
+            _ => {}
         }
         self.delete(keys::track(message, recipient));
         Ok(())

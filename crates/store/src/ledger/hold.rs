@@ -142,6 +142,8 @@ impl Writing<'_, '_> {
         if let Some(holder) = track.holder() {
             // It waited here a second time: whoever took custody first may still deliver it.
             track.set_state(State::Relayed);
+            self.watch_custody(message, &mut track, now)?;
+            self.count_sent(&recipient, &track)?;
             self.write(keys::track(&message, &recipient), &track);
             return Ok(turned(Turned::NotHere(State::Relayed, Some(holder))));
         }
@@ -149,6 +151,7 @@ impl Writing<'_, '_> {
         track.recalled_ms = now.as_ms();
         track.recalled_desk = desk.to_string();
         track.may_have_left = offered;
+        self.count_sent(&recipient, &track)?;
         self.write(keys::track(&message, &recipient), &track);
         self.release_large_body(&message)?;
         Ok(turned(Turned::Done { may_have_left: offered }))

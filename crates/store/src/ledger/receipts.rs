@@ -33,14 +33,21 @@ impl Writing<'_, '_> {
             return ignored(ReceiptIgnored::SlipMismatch);
         }
         let kept = keys::receipt(message, recipient, statement.kind, &statement.signer);
-        if self.tx.get(&kept)?.is_some() {
+        // A message that was sent again is answered by the same receipt, and that one counts again.
+        let hop_speaks = statement.signer == hop
+            && matches!(statement.kind, ReceiptKind::Custody | ReceiptKind::PassedOn);
+        let sent_again = track.reroutes > 0 || track.refills > 0;
+        let again = sent_again
+            && track.queue_number > 0
+            && (hop_speaks || statement.signer == statement.recipient);
+        if self.tx.get(&kept)?.is_some() && !again {
             return ignored(ReceiptIgnored::Repeated);
         }
         if track.role() == Role::Recipient || !may_give(statement, &track, hop) {
             return ignored(ReceiptIgnored::NotItsToGive);
         }
         let relayed = track.role() == Role::Relay;
-        self.apply(statement, hop, &mut track)?;
+        self.apply(statement, hop, &mut track, now)?;
         self.settle_dead(statement, &mut track, now)?;
         if statement.kind == ReceiptKind::PassedOn && statement.signer == hop {
             self.decline(*recipient, hop, &track)?;
@@ -54,6 +61,7 @@ impl Writing<'_, '_> {
             encoded.clone(),
             now,
         );
+        self.count_sent(recipient, &track)?;
         self.write(keys::track(message, recipient), &track);
         // PASSED_ON answers this node alone; everything else is the origin's to know.
         if relayed && statement.kind != ReceiptKind::PassedOn {
@@ -74,6 +82,7 @@ impl Writing<'_, '_> {
         statement: &Statement,
         hop: BureauCode,
         track: &mut TrackRecord,
+        now: Timestamp,
     ) -> Result<(), StoreError> {
         let (message, recipient) = (&statement.message, statement.recipient);
         // What was recalled and never arrived stays recalled; that it arrived counts more.
@@ -104,13 +113,20 @@ impl Writing<'_, '_> {
                     || statement.signer == hop && self.dequeue(message, recipient, track)?;
                 if statement.signer == hop && waits {
                     track.set_state(State::Relayed);
+                    self.watch_custody(statement.message, track, now)?;
                 }
                 if track.state() == State::Relayed {
                     track.holder = statement.signer.to_string();
                 }
             }
-            // Who says PASSED_ON has no custody of it: it goes on waiting here.
+            // Who says PASSED_ON has no custody of it: it goes on waiting here. But where an origin
+            // sent it again, it has learned where the first one is, and waits for that.
             ReceiptKind::PassedOn => {
+                let again = track.reroutes > 0 && statement.signer == hop;
+                if again && self.dequeue(message, recipient, track)? {
+                    track.set_state(State::Relayed);
+                    self.watch_custody(statement.message, track, now)?;
+                }
                 if let (State::Relayed, Some(next)) = (track.state(), statement.next_hop) {
                     track.holder = next.to_string();
                 }
@@ -201,7 +217,9 @@ fn may_give(statement: &Statement, track: &TrackRecord, hop: BureauCode) -> bool
     // waits here. One that was offered it once and never had custody has nothing to give back.
     let waits = track.queue_number > 0 || track.state() == State::Held;
     let offered = waits && hop == statement.signer;
-    let custodian = offered || track.holder() == Some(statement.signer);
+    // Who had custody and did not get it on has no say while it waits for another way.
+    let holds = track.queue_number == 0 && track.holder() == Some(statement.signer);
+    let custodian = offered || holds;
     match statement.kind {
         ReceiptKind::Delivered | ReceiptKind::Acknowledged => from_recipient,
         ReceiptKind::Refused => from_recipient || custodian,

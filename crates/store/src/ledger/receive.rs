@@ -26,15 +26,21 @@ impl Writing<'_, '_> {
         }
         for slip in &receive.slips {
             let recipient = slip.slip.label().recipient;
-            match self.track(&id, &recipient)? {
-                Some(track) => received.push(self.seen(&receive, recipient, &track)?),
-                None => {
-                    fresh = true;
-                    content |= slip.action != ReceiveAction::Refuse;
-                    self.take(&receive, slip, recipient, fan_out);
-                    received.push(Received::Fresh);
-                }
+            let known = self.track(&id, &recipient)?;
+            if let Some(track) = known.filter(|track| !is_sent_again(&receive, track)) {
+                received.push(self.seen(&receive, recipient, &track)?);
+                continue;
             }
+            if slip.action == ReceiveAction::Deliver
+                && let Some(first) = self.fork(&receive, &slip.slip)?
+            {
+                received.push(Received::Forked(first));
+                continue;
+            }
+            fresh = true;
+            content |= slip.action != ReceiveAction::Refuse;
+            self.take(&receive, slip, recipient, fan_out)?;
+            received.push(Received::Fresh);
         }
         if content {
             let manifest = receive.envelope.manifest();
@@ -55,8 +61,11 @@ impl Writing<'_, '_> {
     fn is_new(&self, receive: &Receive) -> Result<bool, StoreError> {
         let id = receive.envelope.id();
         for slip in &receive.slips {
-            let kept = slip.action != ReceiveAction::Refuse;
-            if kept && self.track(&id, &slip.slip.label().recipient)?.is_none() {
+            if slip.action == ReceiveAction::Refuse {
+                continue;
+            }
+            let track = self.track(&id, &slip.slip.label().recipient)?;
+            if track.is_none_or(|track| is_sent_again(receive, &track)) {
                 return Ok(true);
             }
         }
@@ -64,18 +73,20 @@ impl Writing<'_, '_> {
     }
 
     /// Takes a slip that was not seen before.
-    fn take(&mut self, receive: &Receive, slip: &ReceiveSlip, recipient: BureauCode, fan_out: u32) {
+    fn take(
+        &mut self,
+        receive: &Receive,
+        slip: &ReceiveSlip,
+        recipient: BureauCode,
+        fan_out: u32,
+    ) -> Result<(), StoreError> {
         let (id, manifest) = (receive.envelope.id(), receive.envelope.manifest());
         let given = slip.receipt.encode();
-        let mut track = TrackRecord {
-            slip: Bytes::copy_from_slice(&slip.slip.digest()),
-            origin: manifest.origin.to_string(),
-            expires_ms: manifest.expires.as_ms(),
-            lane: manifest.lane as u32,
-            previous_hop: receive.hop.to_string(),
-            given: given.clone(),
-            ..TrackRecord::default()
-        };
+        let mut track = first_track(receive, slip, given.clone());
+        if slip.action != ReceiveAction::Relay {
+            let kept = slip.action == ReceiveAction::Deliver;
+            self.arrive(receive, &slip.slip, &mut track, kept)?;
+        }
         match slip.action {
             ReceiveAction::Deliver => {
                 self.ledger.counters.inbox += 1;
@@ -108,6 +119,7 @@ impl Writing<'_, '_> {
                     previous_hop: receive.hop.to_string(),
                     may_have_left: false,
                     declined: Vec::new(),
+                    refills: receive.refills,
                 };
                 track.role = role_number(Role::Relay);
                 track.state = state_number(State::Queued);
@@ -123,6 +135,7 @@ impl Writing<'_, '_> {
             }
         }
         self.write(keys::track(&id, &recipient), &track);
+        Ok(())
     }
 
     /// Answers a slip that was seen before. Nothing changes.
@@ -168,6 +181,26 @@ impl Writing<'_, '_> {
         let record = self.read::<crate::record::ReceiptRecord>(&key)?;
         Ok(record.map(|record| record.receipt))
     }
+}
+
+/// What is known of a slip when it comes.
+fn first_track(receive: &Receive, slip: &ReceiveSlip, given: Bytes) -> TrackRecord {
+    let manifest = receive.envelope.manifest();
+    TrackRecord {
+        slip: Bytes::copy_from_slice(&slip.slip.digest()),
+        origin: manifest.origin.to_string(),
+        expires_ms: manifest.expires.as_ms(),
+        lane: manifest.lane as u32,
+        previous_hop: receive.hop.to_string(),
+        given,
+        refills: receive.refills,
+        ..TrackRecord::default()
+    }
+}
+
+/// Whether a relay must carry on what it carried before, because the recipient lost it.
+fn is_sent_again(receive: &Receive, track: &TrackRecord) -> bool {
+    track.role() == Role::Relay && track.queue_number == 0 && receive.refills > track.refills
 }
 
 /// Who signed the receipt that was given here: this bureau.

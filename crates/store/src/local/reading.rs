@@ -1,5 +1,6 @@
 //! Reading: records as the contract shows them. Blocking; runs away from the reactor.
 
+mod counts;
 mod inbox;
 mod lifecycle;
 
@@ -15,9 +16,9 @@ use crate::{
     StoreError,
     bodies::Bodies,
     contract::{
-        Head, KeptReceipt, OutgoingReceipt, PeerNote, QueuePosition, Queued, QueuedEntry,
-        QueuedSlip, RequestKey, RequestMade, Role, State, Timer, Tracked, TrackedRecipient,
-        warn_time,
+        CustodyWatch, Head, KeptReceipt, OutgoingReceipt, PeerNote, QueuePosition, Queued,
+        QueuedEntry, QueuedSlip, RequestKey, RequestMade, Role, State, Timer, Tracked,
+        TrackedRecipient, warn_time,
     },
     disk::Disk,
     index::Index,
@@ -249,6 +250,7 @@ impl<D: Disk, I: Index> Reading<D, I> {
                 held: self.held(&message, recipient, &track)?,
                 recalled: lifecycle::recalled(&track),
                 dead: self.dead(&message, recipient, &track)?,
+                custody: custody(&track),
                 receipts,
             })
         });
@@ -327,6 +329,12 @@ impl<D: Disk, I: Index> Reading<D, I> {
     }
 }
 
+fn custody(track: &TrackRecord) -> CustodyWatch {
+    let relayed = track.role() == Role::Origin && track.state() == State::Relayed;
+    let since = (relayed && track.relayed_ms > 0).then(|| Timestamp::from_ms(track.relayed_ms));
+    CustodyWatch { since, reroutes: track.reroutes, overdue_at: track.avoid.parse().ok() }
+}
+
 fn position(recipient: BureauCode, track: &TrackRecord) -> Option<QueuePosition> {
     let lane = Lane::from_wire(i32::try_from(track.lane).ok()?)?;
     let number = track.queue_number;
@@ -349,6 +357,7 @@ fn queue_entry(key: &[u8], value: &[u8]) -> Result<(QueuedEntry, Bytes), StoreEr
         previous_hop: record.previous_hop.parse().ok(),
         avoid: record.avoid(),
         attachments: record.attachments,
+        refills: record.refills,
     };
     Ok((entry, record.slip))
 }

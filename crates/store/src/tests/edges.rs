@@ -95,7 +95,7 @@ async fn settle(hop: &dyn Store, peer: &str, answer: Outcome, custody: Verified<
             let first = stored_statement(first.clone()).unwrap();
             assert_eq!((first.kind, first.signer), (ReceiptKind::Custody, code(peer)));
         }
-        Received::PassedOn(_) => return,
+        Received::PassedOn(_) | Received::Forked(_) => return,
     }
     one(hop, take(custody, peer)).await;
 }

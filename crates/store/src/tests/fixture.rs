@@ -1,6 +1,8 @@
 //! Signed things, and stores to try.
 
 use std::{
+    cell::RefCell,
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex},
 };
@@ -74,6 +76,20 @@ pub(super) fn send_as(origin: &str, to: &[&str], lane: Lane, sequence: u64, body
     send_with(origin, to, lane, sequence, body, &[])
 }
 
+/// Origin, recipient, lane and sequence of a slip.
+type Place = (String, String, Lane, u64);
+
+thread_local! {
+    /// The slips of each count, so that the next one names the one before.
+    static CHAIN: RefCell<BTreeMap<Place, [u8; 32]>> = RefCell::default();
+}
+
+fn chained(origin: &str, recipient: &str, lane: Lane, sequence: u64) -> Option<[u8; 32]> {
+    let place = (origin.to_owned(), recipient.to_owned(), lane, sequence - 1);
+    let known = || CHAIN.with_borrow(|chain| chain.get(&place).copied());
+    (sequence > 1).then(|| known().unwrap_or([1; 32]))
+}
+
 pub(super) fn send_with(
     origin: &str,
     to: &[&str],
@@ -107,8 +123,8 @@ pub(super) fn send_with(
     let slips: Vec<_> = to
         .iter()
         .map(|recipient| {
-            let previous = (sequence > 1).then_some([1; 32]);
-            group.add(Slip::new(
+            let previous = chained(origin, recipient, lane, sequence);
+            let slip = Slip::new(
                 &network(),
                 Label {
                     message,
@@ -119,7 +135,10 @@ pub(super) fn send_with(
                     private: Count { sequence, previous }.encode(),
                     encapsulation: Bytes::new(),
                 },
-            ))
+            );
+            let place = (origin.to_owned(), (*recipient).to_owned(), lane, sequence);
+            CHAIN.with_borrow_mut(|chain| chain.insert(place, slip.digest()));
+            group.add(slip)
         })
         .collect();
     let mut signed = group.sign().unwrap();
@@ -193,6 +212,7 @@ pub(super) fn receive(sent: &Sent, hop: &str, here: &str, action: ReceiveAction)
         slips: sent.slips.iter().map(slip).collect(),
         hop: code(hop),
         hops: 1,
+        refills: 0,
         now: at(1),
     }))
 }

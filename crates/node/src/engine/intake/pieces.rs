@@ -79,7 +79,13 @@ mod tests {
     }
 
     fn parcel(number: u64, bytes: usize) -> Parcel {
-        Parcel { number, envelope: vec![7; bytes].into(), slips: vec![Bytes::new()], hops: 1 }
+        Parcel {
+            number,
+            envelope: vec![7; bytes].into(),
+            slips: vec![Bytes::new()],
+            hops: 1,
+            refills: 0,
+        }
     }
 
     proptest! {

@@ -339,8 +339,8 @@ impl Scene<'_> {
             answers.push(Answer { fresh: receipt.encode(), passed_on });
             slips.push(ReceiveSlip { slip: slip.slip, action: slip.action, receipt });
         }
-        let Inbound { envelope, hop, hops, .. } = inbound;
-        let receive = Receive { envelope, slips, hop, hops, now: self.now };
+        let Inbound { envelope, hop, hops, refills, .. } = inbound;
+        let receive = Receive { envelope, slips, hop, hops, refills, now: self.now };
         Ok((Operation::Receive(Box::new(receive)), answers))
     }
 }
@@ -422,16 +422,28 @@ fn answer(
     received: Vec<Received>,
     signer: &Signer,
 ) -> Result<Vec<SlipAnswer>, Refusal> {
+    let sign = |statement| {
+        let mut group = signer.group();
+        let ticket = group.add(Receipt::new(statement));
+        let receipt = group.sign().and_then(|mut signed| signed.take(ticket));
+        receipt.map(|receipt| receipt.encode()).map_err(sign_refusal)
+    };
     let one = |(answer, received): (Answer, Received)| match received {
-        Received::Fresh => Ok(SlipAnswer { receipt: answer.fresh, fresh: true }),
-        Received::Repeat(receipt) => Ok(SlipAnswer { receipt, fresh: false }),
+        Received::Fresh => Ok(SlipAnswer { receipt: answer.fresh, fresh: true, fork: None }),
+        Received::Repeat(receipt) => Ok(SlipAnswer { receipt, fresh: false, fork: None }),
         Received::PassedOn(holder) => {
             let statement = Statement { next_hop: Some(holder), ..answer.passed_on };
-            let mut group = signer.group();
-            let ticket = group.add(Receipt::new(statement));
-            let receipt = group.sign().and_then(|mut signed| signed.take(ticket));
-            let receipt = receipt.map_err(sign_refusal)?.encode();
-            Ok(SlipAnswer { receipt, fresh: false })
+            Ok(SlipAnswer { receipt: sign(statement)?, fresh: false, fork: None })
+        }
+        Received::Forked(first) => {
+            let statement = Statement {
+                kind: ReceiptKind::Refused,
+                reason: Reason::Fork.to_string(),
+                advice: "another message has its place in the count; send it anew".to_owned(),
+                previous_hop: None,
+                ..answer.passed_on
+            };
+            Ok(SlipAnswer { receipt: sign(statement)?, fresh: false, fork: Some(first) })
         }
     };
     answers.into_iter().zip(received).map(one).collect()

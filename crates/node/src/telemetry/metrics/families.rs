@@ -90,6 +90,8 @@ pub(super) struct Families {
     pub(super) acknowledged: Counter,
     pub(super) expired: Counter,
     pub(super) expiry_near: Counter,
+    pub(super) custody_overdue: Family<Peer, Counter>,
+    pub(super) forks: Counter,
     pub(super) refused: Family<ReasonFace, Counter>,
     pub(super) receipts: Family<KindLabel, Counter>,
     pub(super) connect_attempts: Family<Peer, Counter>,
@@ -122,6 +124,10 @@ impl Families {
             acknowledged: make.plain("acknowledged", "Messages that this bureau's desks took"),
             expired: make.plain("expired", "Messages that expired in custody"),
             expiry_near: make.plain("expiry_near", "Own messages that are late, with a warning"),
+            custody_overdue: make
+                .plain("custody_overdue", "Messages that a relay did not get on in time"),
+            forks: make
+                .plain("forks", "Messages refused because another has their place in a count"),
             refused: make.plain("refused", "What a face refused"),
             receipts: make.plain("receipts", "Receipts that came and count"),
             connect_attempts: make.plain("links_connect_attempts", "Dials of configured peers"),

@@ -27,6 +27,7 @@ fn queued(number: u64) -> Queued {
         previous_hop: None,
         avoid: Vec::new(),
         attachments: 1,
+        refills: 0,
     };
     Queued { entry, signed_manifest: Bytes::new(), body: Bytes::new(), slip: Bytes::new() }
 }
