@@ -1,0 +1,386 @@
+//! A relay that is not to be trusted, between two real nodes: the hub's own certificate and key, in
+//! hostile hands. It drops, delays, reorders, duplicates, alters, replays, withholds and lies. Nothing
+//! altered or forged is ever accepted, nothing arrives twice, and what it withholds is noticed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
+mod harness;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bureau_core::{
+    Context, Epoch, MessageId, Receipt,
+    receipt::{ReceiptKind, Statement},
+    signing,
+};
+use bureau_proto::{
+    desk::v1::{DeliveryState, GetInboxMessageRequest},
+    envelope::v1 as envelope,
+    link::v1::{self as wire, frame::Kind},
+};
+use bytes::Bytes;
+use harness::{
+    Network, Program,
+    peer::{Actor, Link, now},
+};
+use prost::Message as _;
+use tokio::sync::oneshot;
+
+/// The two ends of the relay: FR sends, the others receive.
+const ENDS: [&str; 3] = ["FR", "KE", "BR"];
+
+/// What the relay does with what comes through it.
+trait Mischief: Send + 'static {
+    /// A parcel of FR's, on its way to its recipients.
+    fn parcel(&mut self, relay: &mut Relay, parcel: wire::Parcel);
+    /// A receipt of a recipient, on its way to FR.
+    fn receipt(&mut self, relay: &mut Relay, receipt: Bytes) {
+        relay.tell_origin(receipt);
+    }
+    /// Nothing came for a while.
+    fn idle(&mut self, _relay: &mut Relay) {}
+}
+
+/// Frames that are to be sent, and what it takes to make them.
+struct Relay {
+    actor: Actor,
+    out: Vec<(String, Kind)>,
+    parcels: u64,
+    batches: u64,
+}
+
+impl Relay {
+    /// Hands a parcel on, each slip to the bureau that it is for.
+    fn pass_on(&mut self, parcel: &wire::Parcel) {
+        for slip in &parcel.slips {
+            let recipient = slip_of(slip).recipient;
+            self.parcels += 1;
+            let parcel = wire::Parcel {
+                number: self.parcels,
+                slips: vec![slip.clone()],
+                hops: parcel.hops + 1,
+                ..parcel.clone()
+            };
+            self.out.push((recipient, Kind::Parcel(parcel)));
+        }
+    }
+
+    /// Signs that it has taken custody of every slip of a parcel.
+    fn take_custody(&mut self, parcel: &wire::Parcel) {
+        for slip in &parcel.slips {
+            let receipt = self.sign(statement(&self.actor, ReceiptKind::Custody, slip));
+            self.tell_origin(receipt);
+        }
+    }
+
+    fn tell_origin(&mut self, receipt: Bytes) {
+        self.batches += 1;
+        let batch = wire::ReceiptBatch { number: self.batches, receipts: vec![receipt] };
+        self.out.push(("FR".to_owned(), Kind::Receipts(batch)));
+    }
+
+    fn sign(&self, statement: Statement) -> Bytes {
+        let mut group = self.actor.signer.group();
+        let ticket = group.add(Receipt::new(statement));
+        group.sign().unwrap().take(ticket).unwrap().encode()
+    }
+}
+
+fn slip_of(slip: &Bytes) -> envelope::Slip {
+    let signed = envelope::Signed::decode(slip.clone()).unwrap();
+    envelope::Slip::decode(signed.payload).unwrap()
+}
+
+/// A statement of the relay about a slip.
+fn statement(actor: &Actor, kind: ReceiptKind, slip: &Bytes) -> Statement {
+    let signed = envelope::Signed::decode(slip.clone()).unwrap();
+    let label = slip_of(slip);
+    let passed = kind == ReceiptKind::Custody;
+    Statement {
+        kind,
+        message: MessageId::from_bytes(&label.message_id).unwrap(),
+        recipient: label.recipient.parse().unwrap(),
+        slip: signing::digest(&actor.network, Context::Slip, &signed.payload),
+        signer: actor.bureau,
+        signer_epoch: Epoch([7; 16]),
+        time: now(),
+        reason: String::new(),
+        advice: String::new(),
+        previous_hop: passed.then(|| "FR".parse().unwrap()),
+        next_hop: None,
+        desk: None,
+    }
+}
+
+/// A star of FR, KE and BR whose hub is hostile.
+struct Scene {
+    network: Network,
+    relay: Option<(oneshot::Sender<()>, tokio::task::JoinHandle<()>)>,
+}
+
+impl Scene {
+    async fn begin(change: impl Fn(String) -> String) -> Self {
+        let program = Program::at(env!("CARGO_BIN_EXE_bureau"));
+        let mut network = Network::star(program, &ENDS, "IPSG");
+        for end in ENDS {
+            network.configure(end, &change);
+        }
+        network.start_all(&ENDS).await;
+        Self { network, relay: None }
+    }
+
+    /// Puts the relay between the nodes.
+    async fn with(&mut self, mischief: impl Mischief) {
+        self.without().await;
+        let actor = Actor::of(&self.network.home("IPSG"));
+        let mut links = BTreeMap::new();
+        for end in ENDS {
+            links.insert(end.to_owned(), actor.link(&self.network.home(end), end).await);
+        }
+        let (stop, stopped) = oneshot::channel();
+        let relay = Relay { actor, out: Vec::new(), parcels: 0, batches: 0 };
+        self.relay = Some((stop, tokio::spawn(run(relay, links, mischief, stopped))));
+    }
+
+    async fn without(&mut self) {
+        if let Some((stop, relay)) = self.relay.take() {
+            // One that has ended by itself needs no telling.
+            drop(stop.send(()));
+            relay.await.unwrap();
+        }
+    }
+
+    /// Sends numbered texts and gives them by id.
+    async fn send(&self, count: usize, to: &[&str]) -> BTreeMap<String, String> {
+        let desk = self.network.desk("FR");
+        let mut sent = BTreeMap::new();
+        for number in 0..count {
+            let text = format!("number {number}");
+            sent.insert(desk.send(to, &text).await, text);
+        }
+        sent
+    }
+
+    /// Waits until exactly these lie in a bureau's inbox, each once and unchanged.
+    async fn arrived(&self, bureau: &str, sent: &BTreeMap<String, String>) {
+        let desk = self.network.desk(bureau);
+        harness::until(&format!("all have arrived at {bureau}"), async || {
+            (desk.inbox().await.len() >= sent.len()).then_some(())
+        })
+        .await;
+        self.only(bureau, sent).await;
+    }
+
+    /// In a bureau's inbox lies nothing but these, each once and unchanged.
+    async fn only(&self, bureau: &str, sent: &BTreeMap<String, String>) {
+        let desk = self.network.desk(bureau);
+        let inbox = desk.inbox().await;
+        let ids: BTreeSet<_> = inbox.iter().map(|(_, id)| id.clone()).collect();
+        assert_eq!(ids.len(), inbox.len(), "one arrived twice");
+        let mut client = desk.client().await;
+        for id in ids {
+            let request = GetInboxMessageRequest { message_id: id.clone() };
+            let message = client.get_inbox_message(request).await.unwrap().into_inner();
+            let content = message.message.unwrap().content;
+            assert_eq!(content.as_ref(), sent[&id].as_bytes(), "{id} was altered");
+        }
+    }
+}
+
+async fn run(
+    mut relay: Relay,
+    mut links: BTreeMap<String, Link>,
+    mut mischief: impl Mischief,
+    mut stop: oneshot::Receiver<()>,
+) {
+    let mut idle = tokio::time::interval(std::time::Duration::from_millis(50));
+    loop {
+        for (end, kind) in std::mem::take(&mut relay.out) {
+            if let Some(link) = links.get(&end) {
+                link.send(kind).await;
+            }
+        }
+        let next = links
+            .iter_mut()
+            .map(|(end, link)| Box::pin(async move { (end.clone(), link.next().await) }));
+        let next = futures_util::future::select_all(next);
+        let (end, frame) = tokio::select! {
+            biased;
+            _ = &mut stop => return,
+            ((end, frame), ..) = next => (end, frame),
+            _ = idle.tick() => {
+                mischief.idle(&mut relay);
+                continue;
+            }
+        };
+        match frame {
+            Some(Kind::Parcel(parcel)) if end == "FR" => mischief.parcel(&mut relay, parcel),
+            Some(Kind::Receipts(batch)) if end != "FR" => {
+                if batch.number > 0 {
+                    let taken = wire::ReceiptBatchTaken { number: batch.number };
+                    relay.out.push((end, Kind::ReceiptsTaken(taken)));
+                }
+                for receipt in batch.receipts {
+                    mischief.receipt(&mut relay, receipt);
+                }
+            }
+            Some(Kind::Bye(_)) | None => {
+                links.remove(&end);
+                if links.is_empty() {
+                    return;
+                }
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn as_it_is(text: String) -> String {
+    text
+}
+
+/// The signers of the receipts of a kind that FR keeps for a message.
+async fn signers(network: &Network, id: &str, kind: ReceiptKind) -> Vec<String> {
+    let track = network.desk("FR").track(id).await;
+    let receipts = track.recipients.into_iter().flat_map(|status| status.receipts);
+    receipts.filter(|receipt| receipt.kind() == kind).map(|receipt| receipt.signer).collect()
+}
+
+struct Honest;
+
+impl Mischief for Honest {
+    fn parcel(&mut self, relay: &mut Relay, parcel: wire::Parcel) {
+        relay.take_custody(&parcel);
+        relay.pass_on(&parcel);
+    }
+}
+
+/// Everything three times, receipts too; and the last first.
+#[derive(Default)]
+struct DuplicatesAndReorders {
+    parcels: Vec<wire::Parcel>,
+    receipts: Vec<Bytes>,
+}
+
+impl Mischief for DuplicatesAndReorders {
+    fn parcel(&mut self, relay: &mut Relay, parcel: wire::Parcel) {
+        relay.take_custody(&parcel);
+        self.parcels.push(parcel);
+    }
+
+    fn receipt(&mut self, _relay: &mut Relay, receipt: Bytes) {
+        self.receipts.push(receipt);
+    }
+
+    fn idle(&mut self, relay: &mut Relay) {
+        let (parcels, receipts) =
+            (std::mem::take(&mut self.parcels), std::mem::take(&mut self.receipts));
+        for _ in 0..3 {
+            parcels.iter().rev().for_each(|parcel| relay.pass_on(parcel));
+            receipts.iter().rev().for_each(|receipt| relay.tell_origin(receipt.clone()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn duplicated_and_reordered_it_arrives_once() {
+    let mut scene = Scene::begin(as_it_is).await;
+    scene.with(DuplicatesAndReorders::default()).await;
+    let sent = scene.send(40, &["KE", "BR"]).await;
+    scene.arrived("KE", &sent).await;
+    scene.arrived("BR", &sent).await;
+    let desk = scene.network.desk("FR");
+    for id in sent.keys() {
+        desk.tracked(id, "KE", DeliveryState::Delivered).await;
+        desk.tracked(id, "BR", DeliveryState::Delivered).await;
+        assert_eq!(signers(&scene.network, id, ReceiptKind::Delivered).await, ["BR", "KE"]);
+    }
+    // All of it once more, to whom it is not for as well.
+    scene.only("KE", &sent).await;
+    scene.only("BR", &sent).await;
+}
+
+/// Changes what it can: body, manifest, slip, the recipient; mixes parts of two messages.
+#[derive(Default)]
+struct Alters {
+    before: Option<wire::Parcel>,
+    turn: usize,
+}
+
+impl Mischief for Alters {
+    fn parcel(&mut self, relay: &mut Relay, parcel: wire::Parcel) {
+        relay.take_custody(&parcel);
+        let slips = parcel.slips.clone();
+        // At many places of envelope and slip, one bit each.
+        for step in 0..16 {
+            let mut altered = parcel.clone();
+            let mut bytes = altered.envelope.to_vec();
+            let place = (self.turn * 31 + step * 97) % bytes.len();
+            bytes[place] ^= 1 << (step % 8);
+            altered.envelope = bytes.into();
+            self.deliver(relay, &altered, "KE");
+            let mut bytes = slips[0].to_vec();
+            let place = (self.turn * 17 + step * 41) % bytes.len();
+            bytes[place] ^= 1 << (step % 8);
+            self.deliver(
+                relay,
+                &wire::Parcel { slips: vec![bytes.into()], ..parcel.clone() },
+                "KE",
+            );
+        }
+        // KE's message for BR, and with another message's slip.
+        self.deliver(relay, &parcel, "BR");
+        if let Some(before) = &self.before {
+            let mixed = wire::Parcel { slips: before.slips.clone(), ..parcel.clone() };
+            self.deliver(relay, &mixed, "KE");
+            let signed = |parcel: &wire::Parcel| {
+                envelope::Envelope::decode(parcel.envelope.clone()).unwrap()
+            };
+            let body = envelope::Envelope { body: signed(before).body, ..signed(&parcel) };
+            let swapped = wire::Parcel { envelope: body.encode_to_vec().into(), ..parcel.clone() };
+            self.deliver(relay, &swapped, "KE");
+        }
+        // A message of its own, in FR's name: signed with the wrong key.
+        let body = harness::peer::body("forged");
+        let manifest =
+            bureau_core::Manifest { origin: "FR".parse().unwrap(), ..relay.actor.manifest(&body) };
+        let (envelope, forged) = relay.actor.sign(manifest, body, &["KE"]);
+        self.deliver(relay, &harness::peer::parcel(0, &envelope, &forged), "KE");
+        self.before = Some(parcel);
+        self.turn += 1;
+    }
+}
+
+impl Alters {
+    fn deliver(&self, relay: &mut Relay, parcel: &wire::Parcel, to: &str) {
+        relay.parcels += 1;
+        let parcel = wire::Parcel { number: relay.parcels, hops: 2, ..parcel.clone() };
+        relay.out.push((to.to_owned(), Kind::Parcel(parcel)));
+    }
+}
+
+#[tokio::test]
+async fn nothing_altered_or_forged_is_taken_and_the_true_one_still_is() {
+    let mut scene = Scene::begin(as_it_is).await;
+    scene.with(Alters::default()).await;
+    let sent = scene.send(10, &["KE"]).await;
+    let desk = scene.network.desk("FR");
+    for id in sent.keys() {
+        desk.tracked(id, "KE", DeliveryState::Relayed).await;
+    }
+    // A last true message behind all the false ones shows that they were judged.
+    let honest = BTreeMap::from([(desk.send(&["BR"], "the last").await, "the last".to_owned())]);
+    scene.network.logged("KE", &["parcel_rejected", "peer=IPSG"]).await;
+    scene.with(Honest).await;
+    let last = scene.send(1, &["KE", "BR"]).await;
+    scene.arrived("KE", &last).await;
+    let all: BTreeMap<_, _> = honest.into_iter().chain(last).collect();
+    let delivered = |scene: &Scene| scene.network.log("KE").matches("message_delivered").count();
+    assert_eq!(delivered(&scene), 1, "an altered one was taken");
+    scene.only("BR", &all).await;
+    assert!(!scene.network.log("KE").contains("forged"));
+}
