@@ -384,3 +384,210 @@ async fn nothing_altered_or_forged_is_taken_and_the_true_one_still_is() {
     scene.only("BR", &all).await;
     assert!(!scene.network.log("KE").contains("forged"));
 }
+
+/// Keeps everything that went through, and gives all of it to everybody again.
+#[derive(Default)]
+struct Replays {
+    seen: Vec<wire::Parcel>,
+    receipts: Vec<Bytes>,
+    again: bool,
+}
+
+impl Mischief for Replays {
+    fn parcel(&mut self, relay: &mut Relay, parcel: wire::Parcel) {
+        relay.take_custody(&parcel);
+        relay.pass_on(&parcel);
+        self.seen.push(parcel);
+    }
+
+    fn receipt(&mut self, relay: &mut Relay, receipt: Bytes) {
+        relay.tell_origin(receipt.clone());
+        self.receipts.push(receipt);
+    }
+
+    fn idle(&mut self, relay: &mut Relay) {
+        if self.again {
+            self.again = false;
+            self.seen.iter().for_each(|parcel| relay.pass_on(parcel));
+            self.receipts.iter().for_each(|receipt| relay.tell_origin(receipt.clone()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_replayed_after_a_restart_changes_nothing() {
+    let mut scene = Scene::begin(as_it_is).await;
+    let (share, taken) = std::sync::mpsc::channel();
+    scene.with(Shares { inner: Replays::default(), share }).await;
+    let sent = scene.send(5, &["KE", "BR"]).await;
+    scene.arrived("KE", &sent).await;
+    scene.arrived("BR", &sent).await;
+    let ids: Vec<_> = sent.keys().map(String::as_str).collect();
+    scene.network.desk("KE").acknowledge(&ids).await.unwrap();
+    for id in &ids {
+        scene.network.desk("FR").tracked(id, "KE", DeliveryState::Acknowledged).await;
+        scene.network.desk("FR").tracked(id, "BR", DeliveryState::Delivered).await;
+    }
+    scene.without().await;
+    let (seen, receipts) = taken.recv().unwrap();
+    for end in ENDS {
+        scene.network.kill(end);
+        scene.network.start(end).await;
+    }
+    scene.with(Replays { seen, receipts, again: true }).await;
+    // A true message behind all that is old.
+    let last = scene.send(1, &["KE", "BR"]).await;
+    scene.arrived("KE", &last).await;
+    let all: BTreeMap<_, _> = sent.clone().into_iter().chain(last).collect();
+    scene.arrived("BR", &all).await;
+    for id in &ids {
+        scene.network.desk("FR").tracked(id, "KE", DeliveryState::Acknowledged).await;
+    }
+}
+
+/// Gives what it has seen away at its end.
+struct Shares {
+    inner: Replays,
+    share: std::sync::mpsc::Sender<(Vec<wire::Parcel>, Vec<Bytes>)>,
+}
+
+impl Mischief for Shares {
+    fn parcel(&mut self, relay: &mut Relay, parcel: wire::Parcel) {
+        self.inner.parcel(relay, parcel);
+    }
+
+    fn receipt(&mut self, relay: &mut Relay, receipt: Bytes) {
+        self.inner.receipt(relay, receipt);
+    }
+}
+
+impl Drop for Shares {
+    fn drop(&mut self) {
+        let Replays { seen, receipts, .. } = std::mem::take(&mut self.inner);
+        // Nobody asks where a test failed.
+        self.share.send((seen, receipts)).ok();
+    }
+}
+
+/// Says of every message for KE that it has arrived, was taken by a desk, has expired; in its own
+/// name and in KE's, and keeps the message.
+struct Lies;
+
+impl Mischief for Lies {
+    fn parcel(&mut self, relay: &mut Relay, parcel: wire::Parcel) {
+        let actor = &relay.actor;
+        let mut lies = Vec::new();
+        for slip in &parcel.slips {
+            for kind in [
+                ReceiptKind::Delivered,
+                ReceiptKind::Acknowledged,
+                ReceiptKind::Expired,
+                ReceiptKind::Refused,
+            ] {
+                for signer in ["IPSG", "KE"] {
+                    let lie = statement(actor, kind, slip);
+                    lies.push(Statement { signer: signer.parse().unwrap(), ..lie });
+                }
+            }
+        }
+        // What KE has signed of another message is not of this one.
+        for lie in lies.into_iter().filter(|lie| lie.kind != ReceiptKind::Refused) {
+            let receipt = relay.sign(lie);
+            relay.tell_origin(receipt);
+        }
+        relay.take_custody(&parcel);
+    }
+}
+
+#[tokio::test]
+async fn no_lie_in_a_receipt_ends_a_message_and_its_holder_is_named() {
+    let overdue =
+        |text: String| text.replace("[links]\n", "") + "\n[links]\ncustody_overdue_ms = 1_500\n";
+    let mut scene = Scene::begin(overdue).await;
+    scene.with(Lies).await;
+    let sent = scene.send(3, &["KE"]).await;
+    for id in sent.keys() {
+        let words = ["custody_overdue", &format!("message={id}"), "recipient=KE", "holder=IPSG"];
+        scene.network.logged("FR", &words).await;
+        let track = scene.network.desk("FR").track(id).await;
+        assert!(
+            matches!(track.recipients[0].state(), DeliveryState::Queued | DeliveryState::Relayed),
+            "{track:?}"
+        );
+        assert!(signers(&scene.network, id, ReceiptKind::Delivered).await.is_empty());
+        assert!(signers(&scene.network, id, ReceiptKind::Expired).await.is_empty());
+    }
+    assert_eq!(scene.network.desk("KE").inbox().await, []);
+    // In honest hands again it arrives, though custody was given before.
+    scene.with(Honest).await;
+    scene.arrived("KE", &sent).await;
+}
+
+/// Withholds what is for KE, and nothing else.
+struct WithholdsOne;
+
+impl Mischief for WithholdsOne {
+    fn parcel(&mut self, relay: &mut Relay, parcel: wire::Parcel) {
+        relay.take_custody(&parcel);
+        let slips = parcel.slips.iter().filter(|slip| slip_of(slip).recipient != "KE");
+        relay.pass_on(&wire::Parcel { slips: slips.cloned().collect(), ..parcel.clone() });
+    }
+}
+
+#[tokio::test]
+async fn who_withholds_one_recipients_messages_is_found_every_time() {
+    let overdue = |text: String| text + "\n[links]\ncustody_overdue_ms = 1_500\n";
+    let mut scene = Scene::begin(overdue).await;
+    scene.with(WithholdsOne).await;
+    let sent = scene.send(5, &["KE", "BR"]).await;
+    scene.arrived("BR", &sent).await;
+    for id in sent.keys() {
+        let words = ["custody_overdue", &format!("message={id}"), "recipient=KE", "holder=IPSG"];
+        scene.network.logged("FR", &words).await;
+    }
+    let log = scene.network.log("FR");
+    let mut overdue = log.lines().filter(|line| line.contains("custody_overdue"));
+    assert!(overdue.all(|line| line.contains("recipient=KE")), "BR's were not withheld");
+    scene.with(Honest).await;
+    scene.arrived("KE", &sent).await;
+    scene.only("BR", &sent).await;
+}
+
+/// Takes custody and holds all of it back until it is told to let go.
+#[derive(Default)]
+struct Delays {
+    held: Vec<wire::Parcel>,
+    idle: usize,
+}
+
+impl Mischief for Delays {
+    fn parcel(&mut self, relay: &mut Relay, parcel: wire::Parcel) {
+        relay.take_custody(&parcel);
+        self.held.push(parcel);
+    }
+
+    fn idle(&mut self, relay: &mut Relay) {
+        self.idle += 1;
+        // Every second copy of the origin has come by then.
+        if self.idle == 100 {
+            std::mem::take(&mut self.held).iter().for_each(|parcel| relay.pass_on(parcel));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_delayed_and_sent_again_arrives_once() {
+    let overdue = |text: String| text + "\n[links]\ncustody_overdue_ms = 1_500\n";
+    let mut scene = Scene::begin(overdue).await;
+    scene.with(Delays::default()).await;
+    let sent = scene.send(5, &["KE"]).await;
+    for id in sent.keys() {
+        scene.network.logged("FR", &["custody_overdue", &format!("message={id}")]).await;
+    }
+    scene.arrived("KE", &sent).await;
+    let desk = scene.network.desk("FR");
+    for id in sent.keys() {
+        desk.tracked(id, "KE", DeliveryState::Delivered).await;
+    }
+    scene.only("KE", &sent).await;
+}
