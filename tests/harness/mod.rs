@@ -81,10 +81,22 @@ impl Network {
         Self::of(program, bureaus, hubs, "region")
     }
 
+    /// A hub and many bureaus, of which only the first few ever run.
+    pub fn crowd(program: Program, bureaus: &[&str], hub: &str, run: usize) -> Self {
+        let ports = |bureaus: usize| 10 * u16::try_from(bureaus).unwrap();
+        let (first, all) = (ports(run), ports(bureaus.len()));
+        let base = free_ports_of(all + 10, |place| place < first || place >= all);
+        Self::made(program, bureaus, &[hub], "hub", base)
+    }
+
     /// Bureaus and hubs, linked as `net init` knows it.
     pub fn of(program: Program, bureaus: &[&str], hubs: &[&str], links: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
         let base = free_ports(10 * u16::try_from(bureaus.len() + hubs.len()).unwrap());
+        Self::made(program, bureaus, hubs, links, base)
+    }
+
+    fn made(program: Program, bureaus: &[&str], hubs: &[&str], links: &str, base: u16) -> Self {
+        let dir = tempfile::tempdir().unwrap();
         let mut command = program.command();
         command.args(["net", "init"]).arg(dir.path().join("net"));
         for bureau in bureaus {
@@ -226,6 +238,19 @@ impl Network {
         self.nodes.contains_key(bureau)
     }
 
+    /// What a node's metrics are now.
+    pub async fn metrics(&self, bureau: &str) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let config: toml::Table = fs::read_to_string(self.config(bureau)).unwrap().parse().unwrap();
+        let address = config["metrics"]["listen"].as_str().unwrap();
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
     /// The desk of a bureau.
     pub fn desk(&self, bureau: &str) -> Desk {
         Desk::of(&self.home(bureau))
@@ -300,13 +325,18 @@ fn eprint_logs(dir: &Path) {
 
 /// A range of ports that nobody listens on. Each test process has ranges of its own.
 fn free_ports(count: u16) -> u16 {
+    free_ports_of(count, |_| true)
+}
+
+/// The same where only some of the range must be free, by their place in it.
+fn free_ports_of(count: u16, needed: impl Fn(u16) -> bool) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let process = u16::try_from(std::process::id() % 169).unwrap() * 100;
     loop {
         let taken = NEXT.fetch_add(count, Ordering::Relaxed) % 16_900;
         // Below the ports that outgoing connections take (from 32,768 on Linux).
         let base = 15_000 + (process + taken) % 16_900;
-        let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        let free = |port| !needed(port - base) || TcpListener::bind(("127.0.0.1", port)).is_ok();
         if base.checked_add(count).is_some_and(|end| (base..end).all(free)) {
             return base;
         }

@@ -4,6 +4,7 @@
 //! - `store`: appends with one sync, alone and in groups, beside the store's committer;
 //! - `accept`: the same, and whole nodes: durable submissions a second, and the way to the next node;
 //! - `slow-link`: a file on slow links and what is urgent beside it; `wire`: bytes of everything;
+//! - `peers`: a node whose peers are away for the most part;
 //! - `soak kill`: nodes killed at random under load; `backlog`: a peer that was away.
 //!
 //! Nodes are started by running this very program again as `bureau`.
@@ -24,6 +25,7 @@ mod accept;
 mod backlog;
 mod desks;
 mod disk;
+mod peers;
 mod report;
 mod slow;
 mod soak;
@@ -70,6 +72,8 @@ enum Command {
     },
     /// A file on slow links, and how long urgent messages take beside it.
     SlowLink(slow::Slow),
+    /// A node with many peers of which most are away: what it costs, and whether it slows the others.
+    Peers(peers::Peers),
     /// What crosses a link, in bytes: messages, receipts, an idle hour.
     Wire {
         /// How long an idle link is measured.
@@ -148,6 +152,7 @@ async fn run(command: Command, output: Format) -> bool {
         Command::Backlog { queued } => backlog::run(queued, output).await,
         Command::SlowLink(slow) => slow::run(slow, output).await,
         Command::Wire { idle_seconds } => wire::run(idle_seconds, output).await,
+        Command::Peers(asked) => peers::run(asked, output).await,
         Command::Bureau { .. } => true,
     }
 }
