@@ -11,7 +11,16 @@ mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::proxy::{Link, Plan, Way};
+use bureau_proto::{
+    desk::v1::{DeliveryState, SubmitRequest},
+    envelope::v1::Lane,
+};
+use harness::{
+    Chance, Network, Program,
+    desk::message,
+    files::noise,
+    proxy::{Link, Plan, Way},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -123,4 +132,84 @@ async fn a_link_goes_silent_and_comes_back() {
     assert!(echo(&mut fresh, 1).await.is_some());
     link.cut();
     assert!(timeout(SILENT, held.read(&mut back)).await.unwrap().is_err(), "a reset");
+}
+
+/// FR and KE with a link between them that is as the test says.
+async fn network(plan: impl FnOnce(Plan) -> Plan) -> (Network, Link) {
+    let program = Program::at(env!("CARGO_BIN_EXE_bureau"));
+    let mut network = Network::mesh(program, &["FR", "KE"], "IPSG");
+    let link = network.over("FR", "KE", plan).await;
+    network.start_all(&["FR", "KE"]).await;
+    network.desk("FR").linked("KE", true).await;
+    (network, link)
+}
+
+#[tokio::test]
+async fn what_is_urgent_passes_a_file_on_a_slow_link() {
+    let (network, link) = network(|plan| plan.rate(64_000).latency_ms(300)).await;
+    let (fr, ke) = (network.desk("FR"), network.desk("KE"));
+    // More than the link carries while the test lasts.
+    let file = fr.upload(&noise(1, 2_000_000)).await;
+    let digest = file.digest.clone();
+    let with_file = SubmitRequest { attachments: vec![file], ..message(&["KE"], "a file") };
+    let with_file = fr.submit(with_file).await.unwrap();
+    harness::until("the file is under way", async || {
+        (network.received("KE", &digest) > 0).then_some(())
+    })
+    .await;
+    let (mut watch, mut took) = (ke.watch(0).await, Vec::new());
+    let lanes = [Lane::Routine, Lane::Flash, Lane::Flash, Lane::Priority, Lane::Flash, Lane::Flash];
+    for (number, lane) in lanes.into_iter().cycle().take(18).enumerate() {
+        let begun = Instant::now();
+        let sent = SubmitRequest {
+            lane: lane.into(),
+            media_type: "application/octet-stream".to_owned(),
+            content: noise(number as u64, 1024),
+            ..message(&["KE"], "")
+        };
+        let id = fr.submit(sent).await.unwrap();
+        assert_eq!(watch.next().await.unwrap().entry.unwrap().message_id, id);
+        if lane == Lane::Flash {
+            took.push(begun.elapsed());
+        }
+    }
+    took.sort_unstable();
+    // On an idle machine the longest takes a second. What the queue of the modem holds would take
+    // eight, the file four minutes.
+    assert!(took[took.len() / 2] < Duration::from_secs(3), "{took:?}");
+    assert!(took[took.len() - 1] < Duration::from_secs(8), "{took:?}");
+    let received = network.received("KE", &digest);
+    assert!(received > 4096, "the file starves: {received}");
+    let state = fr.track(&with_file).await.recipients[0].state();
+    assert_eq!(state, DeliveryState::Queued, "all that while the file was under way");
+    assert_eq!(network.log("FR").matches("link_up ").count(), 1);
+    assert_eq!(link.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_file_that_is_cut_goes_on_from_where_it_was() {
+    const SIZE: u64 = 4_000_000;
+    const CUTS: u64 = 5;
+    let (network, link) = network(|plan| plan.rate(16_000_000).latency_ms(10)).await;
+    let (fr, ke) = (network.desk("FR"), network.desk("KE"));
+    let file = fr.upload(&noise(2, usize::try_from(SIZE).unwrap())).await;
+    let digest = file.digest.clone();
+    let (before, mut chance) = (link.carried(Way::There), Chance::of(3));
+    link.cut_after(chance.between(100_000, SIZE / CUTS));
+    let with_file = SubmitRequest { attachments: vec![file], ..message(&["KE"], "a file") };
+    let id = fr.submit(with_file).await.unwrap();
+    for cut in 1..=CUTS {
+        harness::until(&format!("cut {cut}"), async || (link.cuts() == cut).then_some(())).await;
+        if cut < CUTS {
+            link.cut_after(chance.between(100_000, SIZE / CUTS));
+        }
+    }
+    assert!(network.received("KE", &digest) < SIZE);
+    fr.tracked(&id, "KE", DeliveryState::Delivered).await;
+    let carried = link.carried(Way::There) - before;
+    // One percent for frames; and of each cut the piece that it went through, of 64 KiB at most,
+    // one that waited for the disk, and the greeting of the next link.
+    let most = SIZE + SIZE / 100 + CUTS * (2 * 64 * 1024 + 6_000);
+    assert!((SIZE..most).contains(&carried), "{carried} bytes for {SIZE}");
+    assert_eq!(link.connections(), CUTS + 1);
 }

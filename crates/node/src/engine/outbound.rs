@@ -11,7 +11,10 @@ use std::{
 use bureau_core::Reason;
 use bureau_proto::link::v1::{Frame, frame::Kind};
 use prost::Message as _;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 
 use super::squeeze;
 
@@ -64,15 +67,19 @@ pub struct Outbound {
     stall: Duration,
     /// Whether the peer takes compressed frames.
     squeezes: bool,
-    /// Bytes of frames that were handed over.
+    /// Bytes of frames that were handed over, pings and their answers apart.
     sent: Arc<AtomicU64>,
+    begun: Instant,
+    /// When the peer was last heard, in ms since the session began.
+    heard_ms: Arc<AtomicU64>,
 }
 
 impl Outbound {
     /// The way out over a connection that must take a frame in a time.
     #[must_use]
     pub fn new(frames: mpsc::Sender<Frame>, stall: Duration, squeezes: bool) -> Self {
-        Self { frames, stall, squeezes, sent: Arc::default() }
+        let (sent, begun, heard_ms) = (Arc::default(), Instant::now(), Arc::default());
+        Self { frames, stall, squeezes, sent, begun, heard_ms }
     }
 
     /// Sends a frame; waits while the connection takes none. Gives its size in bytes.
@@ -80,6 +87,8 @@ impl Outbound {
     /// # Errors
     /// Why the session ends: STALLED where the connection takes nothing for too long.
     pub async fn send(&self, kind: Kind) -> Result<usize, End> {
+        // Pings mark what was sent: did they count, each would call for another one.
+        let counts = !matches!(kind, Kind::Ping(_) | Kind::Pong(_));
         let mut frame = frame(kind);
         if self.squeezes {
             frame = squeeze::squeeze(frame);
@@ -87,7 +96,9 @@ impl Outbound {
         let bytes = frame.encoded_len();
         match timeout(self.stall, self.frames.send(frame)).await {
             Ok(Ok(())) => {
-                self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+                if counts {
+                    self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+                }
                 Ok(bytes)
             }
             Ok(Err(_)) => Err(End::new(Reason::Stalled, "the connection is closed")),
@@ -95,7 +106,19 @@ impl Outbound {
         }
     }
 
-    /// Bytes of all frames so far.
+    /// Notes that the peer was heard.
+    pub fn note_heard(&self) {
+        let ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// When the peer was last heard; when the session began, if never.
+    #[must_use]
+    pub fn heard(&self) -> Instant {
+        self.begun + Duration::from_millis(self.heard_ms.load(Ordering::Relaxed))
+    }
+
+    /// Bytes of all frames so far but pings and their answers.
     #[must_use]
     pub fn sent_bytes(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
@@ -111,5 +134,25 @@ impl Outbound {
     #[must_use]
     pub const fn frames(&self) -> &mpsc::Sender<Frame> {
         &self.frames
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use bureau_proto::link::v1::{Ping, Pong, ReceiptBatchTaken};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn pings_call_for_no_pings() {
+        let (frames, _taken) = mpsc::channel(8);
+        let outbound = Outbound::new(frames, Duration::from_secs(1), false);
+        outbound.send(Kind::Ping(Ping { number: 1 })).await.unwrap();
+        outbound.send(Kind::Pong(Pong { number: 1 })).await.unwrap();
+        assert_eq!(outbound.sent_bytes(), 0);
+        let taken = Kind::ReceiptsTaken(ReceiptBatchTaken { number: 1 });
+        let bytes = outbound.send(taken).await.unwrap();
+        assert_eq!(outbound.sent_bytes(), bytes as u64);
     }
 }

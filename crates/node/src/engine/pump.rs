@@ -206,7 +206,9 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Pings mark what was sent; where nothing is, they show that the peer is there.
+    /// Pings mark what was sent; where nothing is, they show that the peer is there. On an idle
+    /// link either side's ping shows it to both, and every byte costs: there it is enough to ask
+    /// twice before the link counts as stalled.
     async fn ping_if_due(&mut self) -> Result<(), End> {
         let (sent, now) = (self.outbound.sent_bytes(), Instant::now());
         let asked = self.slot.pings.is_asked();
@@ -218,11 +220,23 @@ impl<'a> Pump<'a> {
             self.leads.forget();
             self.look = true;
         }
+        if !asked && !self.pace.wants_mark(sent, now) {
+            let due = self.outbound.heard() + self.outbound.stall() / 2;
+            if self.is_idle() && now < due && !self.pace.is_fresh() {
+                self.next_ping = due;
+                return Ok(());
+            }
+        }
         let number = self.pace.mark(sent, now);
         self.slot.pings.sent(number);
         self.next_ping = now + Duration::from_millis(self.engine.config.links.ping_ms.max(1));
         self.outbound.send(Kind::Ping(wire::Ping { number })).await?;
         Ok(())
+    }
+
+    /// Whether nothing is under way to the peer.
+    fn is_idle(&self) -> bool {
+        self.flight.parcels() == 0 && self.batches.is_empty() && self.transfers.is_empty()
     }
 
     /// Sends the next parcel, or a piece of one. Whether something was sent or there may be more.

@@ -210,6 +210,7 @@ impl Reader<'_> {
                 Ok(Some(Err(status))) => return end_of_status(&status),
                 Ok(Some(Ok(frame))) => frame,
             };
+            self.outbound.note_heard();
             let taken = match frame.kind {
                 Some(Kind::Zstd(squeezed)) => match squeeze::unsqueeze(&squeezed) {
                     Ok(frame) => self.take(frame.kind).await,

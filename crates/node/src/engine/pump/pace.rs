@@ -84,6 +84,11 @@ impl Pace {
         }
     }
 
+    /// Whether no mark was ever set.
+    pub(super) const fn is_fresh(&self) -> bool {
+        self.last_number == 0
+    }
+
     /// Bytes that arrive in a second; `None` before the first measurement.
     pub(super) fn rate(&self) -> Option<u64> {
         self.rates.iter().copied().max()

@@ -73,6 +73,11 @@ impl Transfers {
         self.messages.contains(&message)
     }
 
+    /// Whether no attachment is on its way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
     /// Whether there is a part to send.
     pub(super) fn has_work(&self) -> bool {
         self.paused_until.is_none()
