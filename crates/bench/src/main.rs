@@ -5,7 +5,8 @@
 //! - `accept`: the same, and whole nodes: durable submissions a second, and the way to the next node;
 //! - `slow-link`: a file on slow links and what is urgent beside it; `wire`: bytes of everything;
 //! - `peers`: a node whose peers are away for the most part;
-//! - `soak kill`: nodes killed at random under load; `backlog`: a peer that was away.
+//! - `soak kill`: nodes killed at random under load; `soak flap`: links that come and go for a day;
+//!   `soak outage`: a link that is down for long; `backlog`: a peer that was away.
 //!
 //! Nodes are started by running this very program again as `bureau`.
 #![forbid(unsafe_code)]
@@ -116,6 +117,10 @@ enum Soak {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Lets both links of a hub come and go for a day, in scaled time, while messages flow.
+    Flap(soak::Flap),
+    /// Queues messages while a link is down, and lets it come back.
+    Outage(soak::Outage),
 }
 
 fn main() -> ExitCode {
@@ -149,6 +154,8 @@ async fn run(command: Command, output: Format) -> bool {
         Command::Soak(Soak::Kill { cycles, rate, seed }) => {
             soak::kill(cycles, rate, seed, output).await
         }
+        Command::Soak(Soak::Flap(flap)) => soak::flap(flap, output).await,
+        Command::Soak(Soak::Outage(outage)) => soak::outage(outage, output).await,
         Command::Backlog { queued } => backlog::run(queued, output).await,
         Command::SlowLink(slow) => slow::run(slow, output).await,
         Command::Wire { idle_seconds } => wire::run(idle_seconds, output).await,

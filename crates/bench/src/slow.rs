@@ -66,6 +66,8 @@ struct Outcome {
     file_bytes: u64,
     file_percent: f64,
     seconds: f64,
+    /// How often the link came up: once, where it was not cut.
+    links_up: usize,
     resumed: Option<Resumed>,
 }
 
@@ -142,10 +144,10 @@ fn print(outcomes: &[Outcome]) {
     }
     println!("{table}\n");
     for outcome in outcomes {
-        let Outcome { bits_per_second, file_bytes, file_percent, seconds, .. } = outcome;
+        let Outcome { bits_per_second, file_bytes, file_percent, seconds, links_up, .. } = outcome;
         println!(
             "{bits_per_second} bit/s: {file_bytes} bytes of the file meanwhile, {file_percent:.0} % of \
-             the link in {seconds:.0} s"
+             the link in {seconds:.0} s; the link came up {links_up} times"
         );
         if let Some(resumed) = &outcome.resumed {
             println!("{resumed:#?}");
@@ -187,12 +189,14 @@ async fn on_link(rate: u64, slow: &Slow) -> Outcome {
         ),
     };
     watcher.abort();
+    let links_up = network.log("FR").matches("link_up ").count();
     Outcome {
         bits_per_second: rate,
         lanes: LANES.into_iter().map(|lane| of_lane(lane, &sent, &arrivals)).collect(),
         file_bytes,
         file_percent: file_bytes as f64 * 800.0 / (rate as f64 * seconds),
         seconds,
+        links_up,
         resumed,
     }
 }
