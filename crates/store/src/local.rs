@@ -17,7 +17,10 @@ use tokio::{
     task::spawn_blocking,
 };
 
-use self::{maintenance::Maintenance, reading::Reading};
+use self::{
+    maintenance::Maintenance,
+    reading::{Damage, Reading},
+};
 use crate::{
     StoreError,
     attachments::Attachments,
@@ -62,6 +65,7 @@ struct Parts<D: Disk, I: Index> {
     attachments: Attachments<D>,
     changes: broadcast::Sender<Arc<Changes>>,
     maintenance: Maintenance,
+    damage: Arc<Damage>,
     /// Held while the store is open; another process finds it locked.
     _lock: Option<std::fs::File>,
 }
@@ -154,6 +158,7 @@ impl<D: Disk, I: Index> JournaledStore<D, I> {
             attachments,
             changes,
             maintenance,
+            damage: Arc::default(),
             _lock: lock,
         };
         let parts = Arc::new(parts);
@@ -163,7 +168,8 @@ impl<D: Disk, I: Index> JournaledStore<D, I> {
     }
 
     fn reading(&self) -> Reading<D, I> {
-        Reading { index: Arc::clone(&self.parts.index), bodies: self.parts.bodies.clone() }
+        let (index, damage) = (Arc::clone(&self.parts.index), Arc::clone(&self.parts.damage));
+        Reading { index, bodies: self.parts.bodies.clone(), damage }
     }
 
     /// Reads away from the reactor.

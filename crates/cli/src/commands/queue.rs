@@ -103,6 +103,7 @@ async fn list(
             recipient: args.recipient.to_ascii_uppercase(),
             page_size: i32::try_from(left).unwrap_or(PAGE_SIZE).clamp(1, PAGE_SIZE),
             page_token,
+            held: false,
         };
         let page = face.call(client.list_queue(request)).await?;
         depths = if depths.is_empty() { page.depths } else { depths };

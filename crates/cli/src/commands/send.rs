@@ -282,6 +282,7 @@ fn request(args: SendArgs, content: Vec<u8>, now: Timestamp) -> SubmitRequest {
         in_reply_to: args.in_reply_to,
         replaces: args.replaces,
         hide_recipients: args.hide_recipients,
+        send_time: None,
     }
 }
 

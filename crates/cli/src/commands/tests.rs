@@ -16,10 +16,10 @@ use bureau_net::{
 use bureau_proto::desk::v1::{
     AcknowledgeRequest, AcknowledgeResponse, DownloadAttachmentRequest, DownloadAttachmentResponse,
     GetInboxMessageRequest, GetInboxMessageResponse, GetUploadRequest, GetUploadResponse,
-    InboxEntry, InboxMessage, ListInboxRequest, ListInboxResponse, ReleaseAttachmentsRequest,
-    ReleaseAttachmentsResponse, SubmitManyRequest, SubmitManyResponse, SubmitRequest,
-    SubmitResponse, TrackRequest, TrackResponse, UploadAttachmentRequest, UploadAttachmentResponse,
-    WatchInboxRequest, WatchInboxResponse,
+    InboxEntry, InboxMessage, ListInboxRequest, ListInboxResponse, RecallRequest, RecallResponse,
+    ReleaseAttachmentsRequest, ReleaseAttachmentsResponse, SubmitManyRequest, SubmitManyResponse,
+    SubmitRequest, SubmitResponse, TrackRequest, TrackResponse, UploadAttachmentRequest,
+    UploadAttachmentResponse, WatchInboxRequest, WatchInboxResponse,
     desk_service_server::{DeskService, DeskServiceServer},
     watch_inbox_response::Event,
 };
@@ -138,6 +138,13 @@ impl DeskService for Script {
         &self,
         _request: Request<DownloadAttachmentRequest>,
     ) -> Result<Response<Self::DownloadAttachmentStream>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn recall(
+        &self,
+        _request: Request<RecallRequest>,
+    ) -> Result<Response<RecallResponse>, Status> {
         Err(Status::unimplemented("not asked for here"))
     }
 

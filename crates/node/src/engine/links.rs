@@ -1,5 +1,6 @@
 //! The peers, the one link to each, and which of them leads where.
 
+mod hold;
 mod status;
 
 use std::{
@@ -13,7 +14,7 @@ use std::{
 
 use bureau_core::{BureauCode, Lane, NodeName, Reason, Roster, Timestamp};
 use bureau_net::Refusal;
-use bureau_store::contract::{PeerNote, QueuePosition};
+use bureau_store::contract::{Held, PeerNote, QueuePosition};
 use tokio::{
     sync::{Notify, oneshot},
     time::Instant,
@@ -26,6 +27,7 @@ use super::{
     doing::Doing,
     pings::Pings,
     routes::{self, Way},
+    transit::Transit,
 };
 use crate::config::Peer;
 
@@ -41,11 +43,14 @@ pub struct Links {
     closing: AtomicBool,
     generation: AtomicU64,
     detours: Detours,
+    transit: Transit,
 }
 
 #[derive(Debug)]
 struct Link {
     configured: Option<Peer>,
+    /// An operator holds it: nothing but receipts goes over it.
+    held: Option<Held>,
     status: LinkStatus,
     session: Option<Session>,
     /// Something is to be sent to this peer.
@@ -94,7 +99,8 @@ impl Links {
         let link = |peer: &Peer| (peer.bureau, Link::new(Some(peer.clone()), now));
         let peers = Mutex::new(peers.iter().map(link).collect());
         let (closing, generation) = (AtomicBool::new(false), AtomicU64::new(0));
-        Self { bureau, peers, closing, generation, detours: Detours::default() }
+        let (detours, transit) = (Detours::default(), Transit::default());
+        Self { bureau, peers, closing, generation, detours, transit }
     }
 
     fn peers(&self) -> MutexGuard<'_, BTreeMap<BureauCode, Link>> {
@@ -437,7 +443,7 @@ fn next_hop(
         let link = peers.get(&code)?;
         let until = link.no_route.get(&destination);
         Some(Way {
-            up: link.session.is_some(),
+            up: link.session.is_some() && link.held.is_none(),
             metered: link.configured.as_ref().is_some_and(|peer| peer.metered),
             no_route: until.is_some_and(|until| *until > Instant::now()),
         })
@@ -448,6 +454,7 @@ impl Link {
     fn new(configured: Option<Peer>, now: Timestamp) -> Self {
         Self {
             configured,
+            held: None,
             status: LinkStatus::down(now),
             session: None,
             work: Arc::default(),

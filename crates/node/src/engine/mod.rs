@@ -10,6 +10,8 @@
 //!   who ask whether a peer is there;
 //! - [`timers`]: expiry and forgetting; [`wake`]: what is new is told to the links;
 //! - [`explain`]: where a message is and why it is not further; [`shape`]: how long what waits has;
+//! - [`lifecycle`]: what operators and senders do with a message; [`transit`]: what is on its way
+//!   meanwhile;
 //! - [`quota`]: how much one desk may ask for;
 //! - [`machine`]: chance, and a place for long work.
 
@@ -18,6 +20,7 @@ pub mod dialer;
 pub mod doing;
 pub mod explain;
 pub mod intake;
+pub mod lifecycle;
 pub mod links;
 pub mod machine;
 pub mod outbound;
@@ -31,6 +34,7 @@ pub mod shape;
 mod squeeze;
 pub mod submission;
 pub mod timers;
+pub mod transit;
 pub mod wake;
 
 use std::{pin::Pin, sync::Arc};
@@ -84,6 +88,10 @@ impl Parts {
         .await?;
         let links = Arc::new(links::Links::new(config.bureau, &config.peers, clock.now()));
         links.remember(store.peer_notes().await?);
+        for (peer, held) in store.held_peers().await? {
+            // Of a peer that is configured no more only the word is left.
+            links.hold(peer, Some(held));
+        }
         let engine = Engine { config, clock, trust, store, scribe, links, metrics, machine };
         Ok((Arc::new(engine), worker))
     }

@@ -7,6 +7,7 @@
 //! - `work`: what there is to send; `cursor`: how far each queue was read; `shares`: who goes next; `pace`: how much goes;
 //! - `flight`: what was sent and is not answered; `verdict`: what a refusal means;
 //! - `transfers`: attachments, below everything else; `drain`: how many messages a second;
+//! - `turn`: what was held or recalled while it was read ahead;
 //! - `waits`: what must be looked at, and when.
 
 mod cursor;
@@ -15,6 +16,7 @@ mod flight;
 mod pace;
 mod shares;
 mod transfers;
+mod turn;
 mod verdict;
 mod waits;
 mod work;
@@ -49,6 +51,7 @@ use super::{
     Engine,
     links::Slot,
     outbound::{End, Outbound},
+    transit::Departure,
 };
 pub use transfers::TRANSFERS_MAX;
 
@@ -119,6 +122,8 @@ struct Pump<'a> {
     flight: Flight,
     transfers: Transfers,
     last_parcel: u64,
+    /// The last turn that what was read ahead knows of.
+    as_of: u64,
     /// Receipt batches that are not confirmed.
     batches: BTreeMap<u64, Vec<ReceiptPosition>>,
     receipt_cursors: HashMap<BureauCode, u64>,
@@ -163,9 +168,10 @@ impl<'a> Pump<'a> {
             detoured: [None; 4],
             ready: Default::default(),
             pieces: Default::default(),
-            flight: Flight::default(),
+            flight: Flight::new(Arc::clone(&engine.links)),
             transfers: Transfers::default(),
             last_parcel: 0,
+            as_of: engine.links.transit().turn(),
             batches: BTreeMap::new(),
             receipt_cursors: HashMap::new(),
             last_batch: 0,
@@ -241,6 +247,7 @@ impl<'a> Pump<'a> {
 
     /// Sends the next parcel, or a piece of one. Whether something was sent or there may be more.
     async fn send_one(&mut self) -> Result<bool, End> {
+        self.follow_turns();
         if self.look {
             self.withdraw_what_leads_elsewhere().await?;
         }
@@ -251,8 +258,9 @@ impl<'a> Pump<'a> {
         }
         if let Some(work) = work.get_mut(ATTACHMENTS) {
             let now = self.engine.clock.now();
-            *work =
-                self.transfers.has_work() && self.engine.links.may_send_bulk(self.slot.peer, now);
+            *work = self.transfers.has_work()
+                && self.engine.links.may_send_bulk(self.slot.peer, now)
+                && self.engine.links.held(self.slot.peer).is_none();
         }
         let sent = self.outbound.sent_bytes();
         let room = Room {
@@ -325,18 +333,21 @@ impl<'a> Pump<'a> {
         let envelope = match envelope::assemble(queued.signed_manifest, queued.body) {
             Ok(envelope) => envelope,
             Err(reason) => {
-                // The store checks what it reads, so this is a fault of this software.
-                tracing::error!(event = "message_unreadable", message = %message, reason = %reason);
+                self.set_aside(message, slips.into_keys().collect(), reason.as_str()).await?;
                 return Ok(None);
             }
         };
         let bytes = envelope.len() + encoded.iter().map(Bytes::len).sum::<usize>();
         self.last_parcel += 1;
         let number = self.last_parcel;
+        let departure = self.flight.begin(number, message, slips.clone(), (bytes, self.as_of));
+        if departure != Departure::Go {
+            self.stayed(departure, slips.values());
+            return Ok(None);
+        }
         tracing::debug!(event = "parcel_sent", message = %message, peer = %peer, parcel = number,
             slips = encoded.len(), bytes);
         self.slot.doing.sent(message, slips.keys().copied());
-        self.flight.begin(number, message, slips, bytes);
         self.drain.take();
         Ok(Some(wire::Parcel {
             number,

@@ -55,6 +55,8 @@ pub struct Accepted {
     pub accepted: Timestamp,
     /// When it expires.
     pub expires: Timestamp,
+    /// When it goes, where that is later.
+    pub send_at: Option<Timestamp>,
     /// Whether this request was accepted before.
     pub repeated: bool,
 }
@@ -434,14 +436,16 @@ impl Job {
     fn answer_repeated(self, made: &RequestMade) {
         if let Self::Submit { draft, reply, .. } = self {
             let same = draft.request.as_ref().is_some_and(|(_, digest)| *digest == made.digest);
-            drop(reply.send(if same { Ok(repeated(made)) } else { Err(reused()) }));
+            let send_at = draft.send_at;
+            drop(reply.send(if same { Ok(repeated(made, send_at)) } else { Err(reused()) }));
         }
     }
 }
 
-fn repeated(made: &RequestMade) -> Accepted {
+/// The same request asked for the same time.
+fn repeated(made: &RequestMade, send_at: Option<Timestamp>) -> Accepted {
     let RequestMade { message, accepted, expires, .. } = *made;
-    Accepted { message, accepted, expires, repeated: true }
+    Accepted { message, accepted, expires, send_at, repeated: true }
 }
 
 fn reused() -> Refusal {

@@ -44,6 +44,10 @@ pub struct Draft {
     pub desk: DeskName,
     /// The request id and the digest of the request, if it has one.
     pub request: Option<(RequestKey, [u8; 32])>,
+    /// Before this time it must not go.
+    pub send_at: Option<Timestamp>,
+    /// The message whose dead letters it is sent in place of.
+    pub requeue_of: Option<MessageId>,
 }
 
 /// What a submission is checked against.
@@ -69,6 +73,7 @@ pub fn check(request: SubmitRequest, desk: &DeskName, rules: Rules<'_>) -> Resul
     let request_key = request_key(&request, desk, &mut faults);
     let recipients = recipients(&request, rules, &mut faults);
     let expires = expires(&request, rules, &mut faults);
+    let send_at = send_at(&request, rules.now, expires, &mut faults);
     let lane = match request.lane {
         0 => Lane::Routine,
         number => Lane::from_wire(number).unwrap_or_else(|| {
@@ -113,6 +118,8 @@ pub fn check(request: SubmitRequest, desk: &DeskName, rules: Rules<'_>) -> Resul
         body,
         desk: desk.clone(),
         request: request_key,
+        send_at,
+        requeue_of: None,
     })
 }
 
@@ -206,6 +213,25 @@ fn expires(request: &SubmitRequest, rules: Rules<'_>, faults: &mut Faults) -> Ti
         faults.add("expire_time", Reason::LifetimeTooLong, description);
     }
     expires
+}
+
+/// The time before which it must not go. One that has come already is no different from none.
+fn send_at(
+    request: &SubmitRequest,
+    now: Timestamp,
+    expires: Timestamp,
+    faults: &mut Faults,
+) -> Option<Timestamp> {
+    let wire = request.send_time.as_ref()?;
+    let Some(at) = Timestamp::from_wire(Some(wire)) else {
+        faults.add("send_time", Reason::Malformed, "not a time between 1970 and 9999");
+        return None;
+    };
+    if at >= expires {
+        let description = format!("it expires at {expires}, before it was to go");
+        faults.add("send_time", Reason::FieldInvalid, description);
+    }
+    (at > now).then_some(at)
 }
 
 /// What is said of each attachment. Whether it is here the store will say.

@@ -1,19 +1,23 @@
 //! The admin face: what an operator asks a node. Explanations are in `explain`.
 
 mod explain;
+mod lifecycle;
 
 mod peers;
 
 use std::{sync::Arc, time::SystemTime};
 
-use bureau_core::{Lane, Reason, Timestamp};
-use bureau_net::{Refusal, TlsStore};
+use bureau_core::{BureauCode, DeskName, Lane, Reason, Timestamp};
+use bureau_net::{FieldViolation, Refusal, TlsStore};
 use bureau_proto::admin::v1::{
     ExplainMessageRequest, ExplainMessageResponse, GetQueueShapeRequest, GetQueueShapeResponse,
-    GetStatusRequest, GetStatusResponse, LinkState as WireState, ListPeersRequest,
-    ListPeersResponse, ListQueueRequest, ListQueueResponse, PingPeerRequest, PingPeerResponse,
-    QueueDepth, QueueEntry, RetryPeerRequest, RetryPeerResponse,
-    admin_service_server::AdminService,
+    GetStatusRequest, GetStatusResponse, HeldDepth, HoldMessagesRequest, HoldMessagesResponse,
+    HoldPeerRequest, HoldPeerResponse, LinkState as WireState, ListDeadLettersRequest,
+    ListDeadLettersResponse, ListPeersRequest, ListPeersResponse, ListQueueRequest,
+    ListQueueResponse, PingPeerRequest, PingPeerResponse, QueueDepth, QueueEntry,
+    ReleaseMessagesRequest, ReleaseMessagesResponse, ReleasePeerRequest, ReleasePeerResponse,
+    RequeueMessagesRequest, RequeueMessagesResponse, RetryMessagesRequest, RetryMessagesResponse,
+    RetryPeerRequest, RetryPeerResponse, admin_service_server::AdminService,
 };
 use bureau_store::contract::{QueuePosition, QueuedEntry};
 use tokio::sync::Semaphore;
@@ -44,8 +48,8 @@ impl AdminFace {
         Self { engine, access, tls, started, shaping: Arc::new(Semaphore::new(1)) }
     }
 
-    fn operate<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        self.access.desk(request, Permission::Operate).map(|_| ()).map_err(|refusal| {
+    fn operate<T>(&self, request: &Request<T>) -> Result<DeskName, Status> {
+        self.access.desk(request, Permission::Operate).map_err(|refusal| {
             self.engine.metrics.refused("admin", refusal.reason.as_str());
             Status::from(refusal)
         })
@@ -70,7 +74,10 @@ impl AdminFace {
 
     async fn queue(&self, request: ListQueueRequest) -> Result<ListQueueResponse, Refusal> {
         let size = message::page_size(request.page_size)?;
-        let destination = explain::code(&request.recipient)?;
+        let destination = bureau("recipient", &request.recipient)?;
+        if request.held {
+            return self.held(destination, size, &request.page_token).await;
+        }
         let after = match request.page_token.as_str() {
             "" => None,
             token => Some(position(token).ok_or_else(|| {
@@ -86,8 +93,31 @@ impl AdminFace {
             None => String::new(),
         };
         let entries = page.into_iter().map(entry).collect();
-        Ok(ListQueueResponse { entries, next_page_token, depths: self.depths() })
+        let (depths, held) = (self.depths(), self.held_depths());
+        Ok(ListQueueResponse { entries, next_page_token, depths, held })
     }
+
+    fn held_depths(&self) -> Vec<HeldDepth> {
+        let depth = |depth: bureau_store::contract::HeldDepth| HeldDepth {
+            recipient: depth.destination.to_string(),
+            reason: lifecycle::hold_reason(depth.reason).into(),
+            messages: depth.messages,
+        };
+        self.engine.store.held_depths().into_iter().map(depth).collect()
+    }
+}
+
+/// A bureau's code that may be left out.
+fn bureau(field: &str, text: &str) -> Result<Option<BureauCode>, Refusal> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse::<BureauCode>().map(Some).map_err(|error| {
+        let (field, description) = (field.to_owned(), error.to_string());
+        let violation = FieldViolation { field, description, reason: Reason::Malformed };
+        Refusal::of_fields(vec![violation])
+            .unwrap_or_else(|| Refusal::new(Reason::Malformed, error.to_string()))
+    })
 }
 
 fn entry(entry: QueuedEntry) -> QueueEntry {
@@ -99,6 +129,7 @@ fn entry(entry: QueuedEntry) -> QueueEntry {
         enqueue_time: Some(entry.enqueued.to_wire()),
         expire_time: Some(entry.expires.to_wire()),
         size: entry.size,
+        hold: None,
     }
 }
 
@@ -204,5 +235,77 @@ impl AdminService for AdminFace {
         self.operate(&request)?;
         let retried = peers::retry(&self.engine, &self.depths(), request.into_inner());
         Ok(Response::new(retried.map_err(Status::from)?))
+    }
+
+    async fn hold_messages(
+        &self,
+        request: Request<HoldMessagesRequest>,
+    ) -> Result<Response<HoldMessagesResponse>, Status> {
+        let desk = self.operate(&request)?;
+        let HoldMessagesRequest { message_ids, recipient, note } = request.into_inner();
+        let deed = lifecycle::Deed::Hold(note);
+        let results = self.act(&desk, &message_ids, &recipient, &deed).await?;
+        Ok(Response::new(HoldMessagesResponse { results }))
+    }
+
+    async fn release_messages(
+        &self,
+        request: Request<ReleaseMessagesRequest>,
+    ) -> Result<Response<ReleaseMessagesResponse>, Status> {
+        let desk = self.operate(&request)?;
+        let ReleaseMessagesRequest { message_ids, recipient } = request.into_inner();
+        let deed = lifecycle::Deed::Release;
+        let results = self.act(&desk, &message_ids, &recipient, &deed).await?;
+        Ok(Response::new(ReleaseMessagesResponse { results }))
+    }
+
+    async fn retry_messages(
+        &self,
+        request: Request<RetryMessagesRequest>,
+    ) -> Result<Response<RetryMessagesResponse>, Status> {
+        let desk = self.operate(&request)?;
+        let RetryMessagesRequest { message_ids, recipient } = request.into_inner();
+        let deed = lifecycle::Deed::Retry;
+        let results = self.act(&desk, &message_ids, &recipient, &deed).await?;
+        Ok(Response::new(RetryMessagesResponse { results }))
+    }
+
+    async fn requeue_messages(
+        &self,
+        request: Request<RequeueMessagesRequest>,
+    ) -> Result<Response<RequeueMessagesResponse>, Status> {
+        let desk = self.operate(&request)?;
+        let RequeueMessagesRequest { message_ids, recipient } = request.into_inner();
+        let deed = lifecycle::Deed::Requeue;
+        let results = self.act(&desk, &message_ids, &recipient, &deed).await?;
+        Ok(Response::new(RequeueMessagesResponse { results }))
+    }
+
+    async fn hold_peer(
+        &self,
+        request: Request<HoldPeerRequest>,
+    ) -> Result<Response<HoldPeerResponse>, Status> {
+        let desk = self.operate(&request)?;
+        let HoldPeerRequest { peer, note } = request.into_inner();
+        let (already, hold) = self.turn_peer(&desk, &peer, Some(&note)).await?;
+        Ok(Response::new(HoldPeerResponse { hold, already }))
+    }
+
+    async fn release_peer(
+        &self,
+        request: Request<ReleasePeerRequest>,
+    ) -> Result<Response<ReleasePeerResponse>, Status> {
+        let desk = self.operate(&request)?;
+        let (already, _) = self.turn_peer(&desk, &request.into_inner().peer, None).await?;
+        Ok(Response::new(ReleasePeerResponse { already }))
+    }
+
+    async fn list_dead_letters(
+        &self,
+        request: Request<ListDeadLettersRequest>,
+    ) -> Result<Response<ListDeadLettersResponse>, Status> {
+        self.operate(&request)?;
+        let listed = self.dead_letters(request.into_inner()).await.map_err(Status::from)?;
+        Ok(Response::new(listed))
     }
 }

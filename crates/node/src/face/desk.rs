@@ -2,6 +2,7 @@
 
 mod files;
 mod inbox;
+mod recall;
 mod watch;
 
 use std::{pin::Pin, sync::Arc, time::Instant};
@@ -11,11 +12,11 @@ use bureau_net::{FieldViolation, Refusal};
 use bureau_proto::desk::v1::{
     AcknowledgeRequest, AcknowledgeResponse, DownloadAttachmentRequest, DownloadAttachmentResponse,
     FieldViolation as WireViolation, GetInboxMessageRequest, GetInboxMessageResponse,
-    GetUploadRequest, GetUploadResponse, ListInboxRequest, ListInboxResponse,
-    ReleaseAttachmentsRequest, ReleaseAttachmentsResponse, SubmitError, SubmitManyRequest,
-    SubmitManyResponse, SubmitRequest, SubmitResponse, TrackRequest, TrackResponse,
-    UploadAttachmentRequest, UploadAttachmentResponse, WatchInboxRequest, WatchInboxResponse,
-    desk_service_server::DeskService, submit_many_response::Outcome,
+    GetUploadRequest, GetUploadResponse, ListInboxRequest, ListInboxResponse, RecallRequest,
+    RecallResponse, ReleaseAttachmentsRequest, ReleaseAttachmentsResponse, SubmitError,
+    SubmitManyRequest, SubmitManyResponse, SubmitRequest, SubmitResponse, TrackRequest,
+    TrackResponse, UploadAttachmentRequest, UploadAttachmentResponse, WatchInboxRequest,
+    WatchInboxResponse, desk_service_server::DeskService, submit_many_response::Outcome,
 };
 use bureau_store::contract::Role;
 use futures_util::{Stream, StreamExt as _, stream};
@@ -152,6 +153,7 @@ fn not_found() -> Refusal {
 
 fn submit_response(accepted: Accepted) -> SubmitResponse {
     SubmitResponse {
+        send_time: accepted.send_at.map(bureau_core::Timestamp::to_wire),
         message_id: accepted.message.to_string(),
         accept_time: Some(accepted.accepted.to_wire()),
         expire_time: Some(accepted.expires.to_wire()),
@@ -330,6 +332,17 @@ impl DeskService for DeskFace {
             Err(refusal) => Err(refusal),
         };
         self.counted("Track", tracked).map(Response::new)
+    }
+
+    async fn recall(
+        &self,
+        request: Request<RecallRequest>,
+    ) -> Result<Response<RecallResponse>, Status> {
+        let recalled = match self.access.desk(&request, Permission::Submit) {
+            Ok(desk) => self.take_back(&desk, request.into_inner()).await,
+            Err(refusal) => Err(refusal),
+        };
+        self.counted("Recall", recalled).map(Response::new)
     }
 }
 

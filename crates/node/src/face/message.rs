@@ -92,21 +92,32 @@ pub(super) fn track(tracked: Tracked, bureau: BureauCode) -> Result<desk::TrackR
     })
 }
 
+/// A state in the words of the contract.
+pub(super) const fn delivery_state(state: State) -> desk::DeliveryState {
+    use desk::DeliveryState;
+    match state {
+        State::Queued => DeliveryState::Queued,
+        State::Relayed => DeliveryState::Relayed,
+        State::Delivered => DeliveryState::Delivered,
+        State::Acknowledged => DeliveryState::Acknowledged,
+        State::Refused => DeliveryState::Refused,
+        State::Expired => DeliveryState::Expired,
+        State::Held => DeliveryState::Held,
+        State::Recalled => DeliveryState::Recalled,
+    }
+}
+
 fn recipient(
     track: TrackedRecipient,
     bureau: BureauCode,
 ) -> Result<desk::RecipientStatus, Refusal> {
-    use desk::DeliveryState;
-    let (state, holder) = match track.state {
-        State::Queued => (DeliveryState::Queued, Some(bureau)),
-        State::Relayed => (DeliveryState::Relayed, track.holder),
-        State::Delivered => (DeliveryState::Delivered, Some(track.recipient)),
-        State::Acknowledged => (DeliveryState::Acknowledged, Some(track.recipient)),
-        State::Refused => (DeliveryState::Refused, None),
-        State::Expired => (DeliveryState::Expired, None),
-        State::Held => (DeliveryState::Held, Some(bureau)),
-        State::Recalled => (DeliveryState::Recalled, None),
+    let holder = match track.state {
+        State::Queued | State::Held => Some(bureau),
+        State::Relayed => track.holder,
+        State::Delivered | State::Acknowledged => Some(track.recipient),
+        State::Refused | State::Expired | State::Recalled => None,
     };
+    let state = delivery_state(track.state);
     let requeued = track.dead.and_then(|dead| dead.requeued);
     let recalled = track.recalled.as_ref().filter(|_| track.state == State::Recalled);
     let receipts = track.receipts.into_iter().map(receipt_entry);

@@ -54,6 +54,8 @@ pub struct Queued {
     pub body: Bytes,
     /// The signed slip, encoded.
     pub slip: Bytes,
+    /// Its content cannot be read from disk: manifest and body are empty here.
+    pub unreadable: bool,
 }
 
 /// A slip that waits, without its message.

@@ -4,7 +4,11 @@ mod counts;
 mod inbox;
 mod lifecycle;
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet,
+    io::ErrorKind,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bureau_core::{
     BureauCode, Lane, MessageId, Timestamp, envelope::stored_manifest, ids::IdPrefix,
@@ -36,6 +40,33 @@ const SCAN: usize = 512;
 pub(super) struct Reading<D: Disk, I: Index> {
     pub(super) index: Arc<I>,
     pub(super) bodies: Bodies<D>,
+    pub(super) damage: Arc<Damage>,
+}
+
+/// Records that cannot be read, so that each is told once and not at every look.
+#[derive(Debug, Default)]
+pub(super) struct Damage {
+    told: Mutex<BTreeSet<Vec<u8>>>,
+}
+
+/// Damaged records that are remembered.
+const DAMAGED_MAX: usize = 1000;
+
+impl Damage {
+    /// Says by name what cannot be read. It stays where it is, for a repair.
+    fn tell(&self, key: &[u8], error: &StoreError) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() >= DAMAGED_MAX || !told.insert(key.to_vec()) {
+            return;
+        }
+        match keys::queue_position(key) {
+            Some(at) => tracing::error!(
+                event = "queue_record_damaged",
+                recipient = %at.destination, lane = %at.lane, number = at.number, error = %error
+            ),
+            None => tracing::error!(event = "queue_record_damaged", error = %error),
+        }
+    }
 }
 
 fn damaged(kind: u8) -> StoreError {
@@ -144,16 +175,39 @@ impl<D: Disk, I: Index> Reading<D, I> {
 
     /// What waits under a key; `None` where it was taken out of the queue while it was read.
     fn queued_one(&self, key: &[u8], value: &[u8]) -> Result<Option<Queued>, StoreError> {
-        let (entry, slip) = queue_entry(key, value)?;
-        let message = self.get::<MessageRecord>(&keys::message(&entry.message))?;
-        let Some(message) = message else { return Ok(None) };
+        let (entry, slip) = match queue_entry(key, value) {
+            Ok(read) => read,
+            Err(error) => {
+                // What is behind it goes all the same.
+                self.damage.tell(key, &error);
+                return Ok(None);
+            }
+        };
+        let unreadable = |entry| {
+            let (signed_manifest, body) = (Bytes::new(), Bytes::new());
+            Ok(Some(Queued { entry, signed_manifest, body, slip: slip.clone(), unreadable: true }))
+        };
+        let message = match self.get::<MessageRecord>(&keys::message(&entry.message)) {
+            Ok(Some(message)) => message,
+            Ok(None) if self.index.get(key)?.is_none() => return Ok(None),
+            Ok(None) | Err(StoreError::Record { .. }) => return unreadable(entry),
+            Err(error) => return Err(error),
+        };
         // A body that was given back leaves a record like that of an empty one.
         let may_be_gone = message.file().is_none() && message.body.is_empty();
         if may_be_gone && self.index.get(key)?.is_none() {
             return Ok(None);
         }
-        let (signed_manifest, body) = self.content(&entry.message, message)?;
-        Ok(body.map(|body| Queued { entry, signed_manifest, body, slip }))
+        let (signed_manifest, body) = match self.content(&entry.message, message) {
+            Ok(content) => content,
+            Err(StoreError::Corrupt { .. }) => return unreadable(entry),
+            Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                return unreadable(entry);
+            }
+            Err(error) => return Err(error),
+        };
+        let unreadable = false;
+        Ok(body.map(|body| Queued { entry, signed_manifest, body, slip, unreadable }))
     }
 
     pub(super) fn queued_slips(&self, message: &MessageId) -> Result<Vec<QueuedSlip>, StoreError> {
@@ -186,8 +240,21 @@ impl<D: Disk, I: Index> Reading<D, I> {
             }
             None => prefix.clone(),
         };
-        let pairs = self.index.scan(&from, &prefix, limit)?;
-        pairs.iter().map(|(key, value)| Ok(queue_entry(key, value)?.0)).collect()
+        let mut entries = Vec::new();
+        let mut from = from;
+        while entries.len() < limit {
+            let pairs = self.index.scan(&from, &prefix, limit - entries.len())?;
+            let Some((last, _)) = pairs.last() else { break };
+            from.clone_from(last);
+            from.push(0);
+            for (key, value) in &pairs {
+                match queue_entry(key, value) {
+                    Ok((entry, _)) => entries.push(entry),
+                    Err(error) => self.damage.tell(key, &error),
+                }
+            }
+        }
+        Ok(entries)
     }
 
     pub(super) fn receipts(

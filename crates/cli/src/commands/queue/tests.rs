@@ -26,6 +26,7 @@ fn shown(format: Format, more: bool) -> String {
         enqueue_time: Some(now.plus_ms(-7_230_000).to_wire()),
         expire_time: Some(now.plus_ms(7_230_000).to_wire()),
         size: 1234,
+        hold: None,
     };
     let (mut output, answers, _) = capture::output(format);
     show(vec![depth], vec![entry], more, &mut output).unwrap();

@@ -188,3 +188,21 @@ fn what_avoids_a_peer_goes_over_another() {
     assert_eq!(next("IPSG", None), Some(at(1)));
     assert_eq!((next("IPSG", Some(at(1))), next("KE", None)), (None, None));
 }
+
+#[test]
+fn the_way_leads_past_a_peer_that_is_held() {
+    use bureau_store::contract::HoldReason;
+    let (roster, links) = (roster(), links("FR", &["IPSG", "KE"]));
+    let hop = || links.next_hop(code("KE"), &roster);
+    let _hub = begin(&links, "IPSG", "FR").unwrap();
+    let _ke = begin(&links, "KE", "FR").unwrap();
+    let (reason, since, note) = (HoldReason::Operator, now(), String::new());
+    let held = Held { reason, since, until: None, desk: None, note };
+    assert!(links.hold(code("KE"), Some(held.clone())));
+    assert_eq!(hop(), Some(code("IPSG")), "over the hub");
+    assert!(links.hold(code("IPSG"), Some(held.clone())));
+    assert_eq!(hop(), Some(code("KE")), "waited for");
+    assert!(links.hold(code("KE"), None) && links.held(code("IPSG")).is_some());
+    assert_eq!(hop(), Some(code("KE")));
+    assert!(!links.hold(code("ZA"), Some(held)), "no such peer");
+}

@@ -64,6 +64,12 @@ impl Cursors {
         }
     }
 
+    /// Goes back to the beginning of every queue.
+    pub(super) fn restart(&mut self) {
+        self.read.clear();
+        self.drained.clear();
+    }
+
     /// Goes back so that a position is read again.
     pub(super) fn rewind(&mut self, position: QueuePosition) {
         let queue = (position.lane, position.destination);
@@ -102,5 +108,9 @@ mod tests {
         assert_eq!(cursors.next(Lane::Flash).unwrap().0, codes[2]);
         cursors.next(Lane::Flash);
         assert_eq!(cursors.next(Lane::Flash), Some((codes[1], 2)));
+        cursors.restart();
+        cursors.next(Lane::Flash);
+        cursors.next(Lane::Flash);
+        assert_eq!(cursors.next(Lane::Flash), Some((codes[1], 0)));
     }
 }

@@ -1,14 +1,21 @@
 //! What was sent on this link and is not answered.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use bureau_core::{BureauCode, Lane, MessageId};
 use bureau_store::contract::QueuePosition;
 use tokio::time::Instant;
 
+use crate::engine::{links::Links, transit::Departure};
+
 /// Parcels in flight.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Flight {
+    /// Told of everything, so that what is taken back elsewhere is known to be on its way.
+    links: Arc<Links>,
     parcels: BTreeMap<u64, InFlight>,
     /// The same by slip: which parcel carries it.
     slips: HashMap<(MessageId, BureauCode), u64>,
@@ -36,7 +43,19 @@ pub(super) struct Carried {
     pub(super) slip_digest: Option<[u8; 32]>,
 }
 
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.links.transit().cut(self.slips.keys().copied());
+    }
+}
+
 impl Flight {
+    /// Nothing is on its way.
+    pub(super) fn new(links: Arc<Links>) -> Self {
+        let (parcels, slips) = (BTreeMap::new(), HashMap::new());
+        Self { links, parcels, slips, bytes: 0, lanes: [0; 4] }
+    }
+
     pub(super) fn parcels(&self) -> usize {
         self.parcels.len()
     }
@@ -60,14 +79,19 @@ impl Flight {
         self.parcels.values().map(|parcel| parcel.sent).min()
     }
 
-    /// Notes a parcel that is about to be sent.
+    /// Notes a parcel that is about to be sent, of what was read as of a turn; or says why it must
+    /// not be.
     pub(super) fn begin(
         &mut self,
         number: u64,
         message: MessageId,
         slips: BTreeMap<BureauCode, Carried>,
-        bytes: usize,
-    ) {
+        (bytes, as_of): (usize, u64),
+    ) -> Departure {
+        let departure = self.links.transit().depart(message, slips.keys(), as_of);
+        if departure != Departure::Go {
+            return departure;
+        }
         for recipient in slips.keys() {
             self.slips.insert((message, *recipient), number);
         }
@@ -81,6 +105,7 @@ impl Flight {
         }
         let parcel = InFlight { lane, message, slips, bytes, sent: Instant::now() };
         self.parcels.insert(number, parcel);
+        departure
     }
 
     /// Notes that more of a parcel was sent.
@@ -99,6 +124,7 @@ impl Flight {
     /// Takes a slip out; with its last slip the parcel goes.
     pub(super) fn release(&mut self, slip: (MessageId, BureauCode)) -> Option<Carried> {
         let number = self.slips.remove(&slip)?;
+        self.links.transit().answered(slip);
         let parcel = self.parcels.get_mut(&number)?;
         let carried = parcel.slips.remove(&slip.1);
         if parcel.slips.is_empty() {

@@ -198,7 +198,8 @@ impl Pump<'_> {
             return Ok(None);
         }
         let Ok(manifest) = stored_manifest(queued.signed_manifest.clone()) else {
-            tracing::error!(event = "message_unreadable", message = %message, reason = "MALFORMED");
+            let recipients = vec![queued.entry.position.destination];
+            self.set_aside(message, recipients, "MALFORMED").await?;
             return Ok(None);
         };
         self.last_parcel += 1;

@@ -41,7 +41,8 @@ impl Pump<'_> {
             return;
         }
         self.leads.refresh(&self.engine.links);
-        let depths = self.engine.store.depths();
+        let held = self.engine.links.held(self.slot.peer).is_some();
+        let depths = if held { Vec::new() } else { self.engine.store.depths() };
         let waiting: Vec<_> = depths
             .into_iter()
             .filter(|depth| depth.messages > 0 && self.leads_to(depth.destination))
@@ -105,6 +106,9 @@ impl Pump<'_> {
                     last = None;
                     break;
                 }
+            } else if queued.unreadable {
+                let recipients = vec![position.destination];
+                self.set_aside(queued.entry.message, recipients, "UNREADABLE").await?;
             } else if self.may_go(&queued) {
                 read.push(queued);
             }
@@ -117,6 +121,9 @@ impl Pump<'_> {
     fn next_detour(&mut self, index: usize, lane: Lane) -> Option<QueuePosition> {
         let after = self.detoured.get_mut(index)?;
         let (links, roster) = (&self.engine.links, self.engine.trust.roster());
+        if links.held(self.slot.peer).is_some() {
+            return None;
+        }
         let position = links.next_detour(self.slot.peer, lane, *after, &roster)?;
         *after = Some(position);
         Some(position)
@@ -130,7 +137,7 @@ impl Pump<'_> {
         if queued.is_empty() {
             self.engine.links.detours().gone(&position);
         }
-        queued.retain(|queued| self.may_go(queued));
+        queued.retain(|queued| !queued.unreadable && self.may_go(queued));
         Ok(queued)
     }
 

@@ -284,11 +284,12 @@ impl Scene<'_> {
                     labels.push((signed.take(slip)?, sequence));
                 }
                 let (message, expires) = (envelope.id(), draft.expires);
-                let accepted = Accepted { message, accepted: now, expires, repeated: false };
+                let send_at = draft.send_at;
+                let accepted =
+                    Accepted { message, accepted: now, expires, send_at, repeated: false };
                 prepared.large |= draft.body.len() > LARGE_BODY_BYTES;
                 prepared.requests.extend(draft.request.iter().map(|(key, _)| key.clone()));
-                let Draft { desk, request, .. } = *draft;
-                let (send_at, requeue_of) = (None, None);
+                let Draft { desk, request, send_at, requeue_of, .. } = *draft;
                 let accept =
                     Accept { envelope, slips: labels, desk, request, send_at, requeue_of, now };
                 prepared.operations.push(Operation::Accept(Box::new(accept)));
@@ -388,9 +389,10 @@ impl Waiting {
         match self {
             Self::Submit { accepted, reply, .. } => drop(reply.send(match next() {
                 Outcome::Accepted => Ok(accepted),
-                Outcome::RequestRepeated(made) => Ok(repeated(&made)),
+                Outcome::RequestRepeated(made) => Ok(repeated(&made, accepted.send_at)),
                 Outcome::RequestReused => Err(reused()),
                 Outcome::AttachmentMissing => Err(missing()),
+                Outcome::NotRequeued(_) => Err(not_requeued()),
                 other => Err(unexpected(&other)),
             })),
             Self::GiveUp(reply) => drop(reply.send(match next() {
@@ -447,6 +449,10 @@ fn answer(
         }
     };
     answers.into_iter().zip(received).map(one).collect()
+}
+
+fn not_requeued() -> Refusal {
+    Refusal::new(Reason::Busy, "it arrived, or was sent anew, this moment; look at it again")
 }
 
 fn missing() -> Refusal {

@@ -43,6 +43,7 @@ pub(super) fn list(engine: &Engine, depths: &[QueueDepth]) -> Vec<Peer> {
             metered: configured.is_some_and(|peer| peer.metered),
             bulk_hours: bulk_hours.map(|hours| hours.to_string()).unwrap_or_default(),
             dials: dialed.is_some(),
+            hold: engine.links.held(code).map(super::lifecycle::hold),
             bureau: hop,
         }
     };

@@ -29,7 +29,8 @@ fn queued(number: u64) -> Queued {
         attachments: 1,
         refills: 0,
     };
-    Queued { entry, signed_manifest: Bytes::new(), body: Bytes::new(), slip: Bytes::new() }
+    let (signed_manifest, body, slip) = (Bytes::new(), Bytes::new(), Bytes::new());
+    Queued { entry, signed_manifest, body, slip, unreadable: false }
 }
 
 impl Transfers {
