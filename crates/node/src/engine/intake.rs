@@ -3,22 +3,24 @@
 
 pub mod parts;
 pub mod pieces;
+pub mod receipts;
 
 use std::{sync::Arc, time::Duration};
 
 use bureau_core::{
-    BureauCode, Envelope, MessageId, Reason, Receipt, Slip, Timestamp, Verified, Verifier, body,
-    envelope::SealingSuite, limits::HOPS_MAX, receipt::ReceiptKind, slip::Count,
+    BureauCode, Envelope, MessageId, Reason, Slip, Timestamp, Verified, Verifier, body,
+    envelope::SealingSuite, limits::HOPS_MAX, slip::Count,
 };
 use bureau_net::Refusal;
 use bureau_proto::{
     envelope::v1 as envelope_wire,
     link::v1::{self as wire, frame::Kind},
 };
-use bureau_store::contract::{Operation, Outcome, ReceiveAction, TakeReceipt};
+use bureau_store::contract::ReceiveAction;
 use prost::Message as _;
 use tokio::sync::mpsc;
 
+use self::receipts::{RECEIPTS_PER_BATCH_MAX, take_receipts};
 use super::{
     Engine,
     outbound::{End, Outbound},
@@ -28,8 +30,6 @@ use super::{
 
 /// Parcels and receipt batches that are verified and committed together.
 const TOGETHER_MAX: usize = 256;
-/// Receipts in one frame.
-pub const RECEIPTS_PER_BATCH_MAX: usize = 1024;
 /// Slips in one parcel: no message has more recipients.
 const SLIPS_PER_PARCEL_MAX: usize = 1024;
 
@@ -85,20 +85,15 @@ struct Intake<'a> {
 }
 
 /// A parcel after verification: what is taken, and what of it is not.
-struct Judged {
-    number: u64,
-    inbound: Option<Inbound>,
-    rejections: Vec<wire::Rejection>,
+pub(super) struct Judged {
+    pub(super) number: u64,
+    pub(super) inbound: Option<Inbound>,
+    pub(super) rejections: Vec<wire::Rejection>,
 }
 
 impl Intake<'_> {
     async fn parcels(&self, parcels: Vec<wire::Parcel>) -> Result<(), End> {
-        let judge = Judge {
-            engine: Arc::clone(self.engine),
-            verifier: self.engine.trust.verifier(),
-            now: self.engine.clock.now(),
-            hop: self.hop,
-        };
+        let judge = Judge::new(self.engine, self.hop);
         let judged = self.engine.machine.offload(move || {
             parcels.into_iter().map(|parcel| judge.parcel(parcel)).collect::<Vec<_>>()
         });
@@ -129,16 +124,7 @@ impl Intake<'_> {
     }
 
     async fn reject(&self, rejection: wire::Rejection) -> Result<(), End> {
-        self.engine.metrics.refused("link", &rejection.reason);
-        tracing::warn!(
-            event = "parcel_rejected",
-            peer = %self.hop,
-            parcel = rejection.parcel_number,
-            recipient = %rejection.recipient,
-            reason = %rejection.reason,
-            detail = %rejection.detail,
-            retryable = rejection.retryable
-        );
+        note_rejection(self.engine, self.hop, "link", &rejection);
         self.outbound.send(Kind::Rejection(rejection)).await.map(|_| ())
     }
 
@@ -161,7 +147,7 @@ impl Intake<'_> {
             };
             for ((recipient, action), answer) in seen.slips.iter().zip(answers) {
                 if answer.fresh {
-                    self.note(seen, *recipient, *action);
+                    seen.note(self.engine, self.hop, *recipient, *action);
                 }
                 if let Some(first) = answer.fork {
                     self.engine.metrics.fork();
@@ -182,13 +168,79 @@ impl Intake<'_> {
         Ok(())
     }
 
-    fn note(&self, seen: &Seen, recipient: BureauCode, action: ReceiveAction) {
-        let Seen { message, origin, lane, .. } = *seen;
-        let (peer, metrics) = (self.hop, &self.engine.metrics);
+    async fn receipts(&self, batches: Vec<wire::ReceiptBatch>) -> Result<(), End> {
+        let number = batches.iter().map(|batch| batch.number).max();
+        let taken = take_receipts(self.engine, self.hop, batches, "link").await?;
+        if !taken.passed_on.is_empty() {
+            let event = PumpEvent::PassedOn(taken.passed_on);
+            self.events.send(event).await.map_err(|_| End::part_ended())?;
+        }
+        if !taken.answered.is_empty() {
+            let event = PumpEvent::Answered(taken.answered);
+            self.events.send(event).await.map_err(|_| End::part_ended())?;
+        }
+        if let Some(number) = number.filter(|number| *number > 0) {
+            self.outbound.send(Kind::ReceiptsTaken(wire::ReceiptBatchTaken { number })).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Logs and counts what is not taken.
+pub(super) fn note_rejection(
+    engine: &Engine,
+    hop: BureauCode,
+    way: &'static str,
+    rejection: &wire::Rejection,
+) {
+    engine.metrics.refused(way, &rejection.reason);
+    tracing::warn!(
+        event = "parcel_rejected",
+        peer = %hop,
+        parcel = rejection.parcel_number,
+        recipient = %rejection.recipient,
+        reason = %rejection.reason,
+        detail = %rejection.detail,
+        retryable = rejection.retryable
+    );
+}
+
+/// What is logged of a message after it was handed over.
+pub(super) struct Seen {
+    message: MessageId,
+    origin: BureauCode,
+    lane: bureau_core::Lane,
+    created: Timestamp,
+    pub(super) slips: Vec<(BureauCode, ReceiveAction)>,
+}
+
+impl Seen {
+    pub(super) fn of(inbound: &Inbound) -> Self {
+        let manifest = inbound.envelope.manifest();
+        let slip = |slip: &InboundSlip| (slip.slip.label().recipient, slip.action);
+        Self {
+            message: inbound.envelope.id(),
+            origin: manifest.origin,
+            lane: manifest.lane,
+            created: manifest.created,
+            slips: inbound.slips.iter().map(slip).collect(),
+        }
+    }
+
+    /// Logs and counts what was new.
+    pub(super) fn note(
+        &self,
+        engine: &Engine,
+        peer: BureauCode,
+        recipient: BureauCode,
+        action: ReceiveAction,
+    ) {
+        let Self { message, origin, lane, .. } = *self;
+        let metrics = &engine.metrics;
         match action {
             ReceiveAction::Deliver => {
                 metrics.delivered(lane);
-                let took_ms = self.engine.clock.now().since(seen.created);
+                let took_ms = engine.clock.now().since(self.created);
                 metrics.forwarded(Duration::from_millis(u64::try_from(took_ms).unwrap_or(0)));
                 tracing::info!(
                     event = "message_delivered",
@@ -211,117 +263,10 @@ impl Intake<'_> {
             }
         }
     }
-
-    async fn receipts(&self, batches: Vec<wire::ReceiptBatch>) -> Result<(), End> {
-        let numbers: Vec<u64> = batches.iter().map(|batch| batch.number).collect();
-        let (verifier, now) = (self.engine.trust.verifier(), self.engine.clock.now());
-        let verified =
-            self.engine.machine.offload(move || verify_receipts(&verifier, batches, now));
-        let (receipts, refused) = verified.await.map_err(|error| task_failed(&error))?;
-        for reason in refused {
-            self.engine.metrics.refused("link", reason.as_str());
-            tracing::warn!(event = "receipt_rejected", peer = %self.hop, reason = %reason);
-        }
-        let operation = |receipt: &Verified<Receipt>| {
-            let take = TakeReceipt { receipt: receipt.clone(), hop: self.hop, now };
-            Operation::TakeReceipt(Box::new(take))
-        };
-        let operations: Vec<_> = receipts.iter().map(operation).collect();
-        if !operations.is_empty() {
-            let outcomes = match self.engine.store.commit(operations).await {
-                Ok(outcomes) => outcomes,
-                // Not confirmed: the peer sends them again on the next link.
-                Err(error) => return Err(End::of_store(&error)),
-            };
-            self.settle(&receipts, &outcomes).await?;
-        }
-        if let Some(number) = numbers.into_iter().max().filter(|number| *number > 0) {
-            self.outbound.send(Kind::ReceiptsTaken(wire::ReceiptBatchTaken { number })).await?;
-        }
-        Ok(())
-    }
-
-    /// Logs what counted and tells the pump what was answered.
-    async fn settle(
-        &self,
-        receipts: &[Verified<Receipt>],
-        outcomes: &[Outcome],
-    ) -> Result<(), End> {
-        let (mut answered, mut passed_on) = (Vec::with_capacity(receipts.len()), Vec::new());
-        for (receipt, outcome) in receipts.iter().zip(outcomes) {
-            let statement = receipt.statement();
-            let slip = (statement.message, statement.recipient);
-            // Once only: a hop that says so again and again must not have it sent again each time.
-            let passes_on = statement.kind == ReceiptKind::PassedOn
-                && statement.signer == self.hop
-                && *outcome == Outcome::ReceiptTaken;
-            if passes_on {
-                passed_on.push(slip);
-            } else {
-                answered.push(slip);
-            }
-            match outcome {
-                Outcome::ReceiptTaken => {
-                    self.engine.metrics.receipt(statement.kind);
-                    tracing::info!(
-                        event = "receipt_taken",
-                        message = %statement.message,
-                        recipient = %statement.recipient,
-                        kind = kind_name(statement.kind),
-                        signer = %statement.signer,
-                        reason = (!statement.reason.is_empty()).then_some(&*statement.reason),
-                        peer = %self.hop
-                    );
-                }
-                outcome => tracing::debug!(
-                    event = "receipt_ignored",
-                    message = %statement.message,
-                    kind = kind_name(statement.kind),
-                    signer = %statement.signer,
-                    outcome = ?outcome
-                ),
-            }
-        }
-        if !passed_on.is_empty() {
-            let event = PumpEvent::PassedOn(passed_on);
-            self.events.send(event).await.map_err(|_| End::part_ended())?;
-        }
-        let event = PumpEvent::Answered(answered);
-        self.events.send(event).await.map_err(|_| End::part_ended())
-    }
-}
-
-/// A receipt's kind, as logs and people write it.
-#[must_use]
-pub fn kind_name(kind: ReceiptKind) -> &'static str {
-    kind.as_str_name().trim_start_matches("RECEIPT_KIND_")
-}
-
-/// What is logged of a message after it was handed over.
-struct Seen {
-    message: MessageId,
-    origin: BureauCode,
-    lane: bureau_core::Lane,
-    created: Timestamp,
-    slips: Vec<(BureauCode, ReceiveAction)>,
-}
-
-impl Seen {
-    fn of(inbound: &Inbound) -> Self {
-        let manifest = inbound.envelope.manifest();
-        let slip = |slip: &InboundSlip| (slip.slip.label().recipient, slip.action);
-        Self {
-            message: inbound.envelope.id(),
-            origin: manifest.origin,
-            lane: manifest.lane,
-            created: manifest.created,
-            slips: inbound.slips.iter().map(slip).collect(),
-        }
-    }
 }
 
 /// Judges parcels; runs where it may block.
-struct Judge {
+pub(super) struct Judge {
     engine: Arc<Engine>,
     verifier: Arc<Verifier>,
     now: Timestamp,
@@ -329,7 +274,13 @@ struct Judge {
 }
 
 impl Judge {
-    fn parcel(&self, parcel: wire::Parcel) -> Judged {
+    /// A judge of what a hop brings now.
+    pub(super) fn new(engine: &Arc<Engine>, hop: BureauCode) -> Self {
+        let (verifier, now) = (engine.trust.verifier(), engine.clock.now());
+        Self { engine: Arc::clone(engine), verifier, now, hop }
+    }
+
+    pub(super) fn parcel(&self, parcel: wire::Parcel) -> Judged {
         let number = parcel.number;
         let mut judged = Judged { number, inbound: None, rejections: Vec::new() };
         let whole = |reason| vec![rejection(number, None, reason)];
@@ -427,40 +378,6 @@ impl Judge {
             }
             SealingSuite::Unspecified => Err(Reason::UnknownSuite),
         }
-    }
-}
-
-fn verify_receipts(
-    verifier: &Verifier,
-    batches: Vec<wire::ReceiptBatch>,
-    now: Timestamp,
-) -> (Vec<Verified<Receipt>>, Vec<Reason>) {
-    let (mut good, mut bad) = (Vec::new(), Vec::new());
-    for batch in batches {
-        if batch.receipts.len() > RECEIPTS_PER_BATCH_MAX {
-            bad.push(Reason::TooLarge);
-            continue;
-        }
-        for receipt in batch.receipts {
-            let verified = verifier.receipt(receipt, now);
-            match verified.and_then(|receipt| may_give(receipt, verifier)) {
-                Ok(receipt) => good.push(receipt),
-                Err(reason) => bad.push(reason),
-            }
-        }
-    }
-    (good, bad)
-}
-
-/// What is for another only a relay takes over, passes on or gives up. Otherwise a recipient could
-/// talk a message for somebody else out of its sender's queue.
-fn may_give(receipt: Verified<Receipt>, verifier: &Verifier) -> Result<Verified<Receipt>, Reason> {
-    let statement = receipt.statement();
-    let is_relay = verifier.roster().member(&statement.signer).is_ok_and(|member| member.relay);
-    if statement.signer == statement.recipient || is_relay {
-        Ok(receipt)
-    } else {
-        Err(Reason::NotPermitted)
     }
 }
 
