@@ -100,6 +100,7 @@ bureau() { # authority's directory, directory, network, code, node, desk
         "URI:spiffe://$3/bureau/$4/desk/$6"
     # What the bureau signs with: Ed25519, and not for TLS.
     quietly openssl genpkey -algorithm ed25519 -out "$2/keys/signing.pem"
+    quietly openssl genpkey -algorithm x25519 -out "$2/keys/sealing.key"
     # The last 32 bytes of the DER form are the public key (RFC 8410); the roster lists it.
     printf '%s signing key: ' "$4"
     openssl pkey -in "$2/keys/signing.pem" -pubout -outform DER | tail -c 32 | openssl base64

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bureau_core::{NetworkName, SigningKey, Timestamp, roster};
+use bureau_core::{NetworkName, SealingKey, SigningKey, Timestamp, roster};
 use bureau_net::{SpiffeId, TlsError, TlsFiles, TlsStore};
 use bureau_proto::envelope::v1 as wire;
 use harness::{Network, Program, until};
@@ -70,7 +70,7 @@ fn the_certificates_are_what_the_program_wants() {
     let pem = fs::read_to_string(home.join("keys/signing.pem")).unwrap();
     assert!(SigningKey::from_pkcs8_pem(&pem).is_ok());
     let authority = directory.path().join("authority/ca.key");
-    let secrets = ["tls/node.key", "tls/desk-desk.key", "keys/signing.pem"];
+    let secrets = ["tls/node.key", "tls/desk-desk.key", "keys/signing.pem", "keys/sealing.key"];
     for secret in secrets.iter().map(|file| home.join(file)).chain([authority]) {
         let mode = secret.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600, "{}", secret.display());
@@ -149,16 +149,29 @@ fn list_signing_keys(network: &Network) {
     let member = |(code, node): &(&str, &str)| {
         let pem = fs::read_to_string(network.home(code).join("keys/signing.pem")).unwrap();
         let public = SigningKey::from_pkcs8_pem(&pem).unwrap().public();
+        let pem = fs::read_to_string(network.home(code).join("keys/sealing.key")).unwrap();
+        let sealing = SealingKey::from_pkcs8_pem(&pem).unwrap().public();
+        let unused = wire::MemberKey {
+            valid_from_time: Some(begin),
+            valid_until_time: Some(end),
+            ..wire::MemberKey::default()
+        };
         wire::Member {
             code: (*code).to_owned(),
-            keys: vec![wire::MemberKey {
-                public_key: public.as_bytes().to_vec().into(),
-                suite: wire::SignatureSuite::Ed25519.into(),
-                r#use: wire::KeyUse::Sign.into(),
-                valid_from_time: Some(begin),
-                valid_until_time: Some(end),
-                revoke_time: None,
-            }],
+            keys: vec![
+                wire::MemberKey {
+                    public_key: public.as_bytes().to_vec().into(),
+                    suite: wire::SignatureSuite::Ed25519.into(),
+                    r#use: wire::KeyUse::Sign.into(),
+                    ..unused.clone()
+                },
+                wire::MemberKey {
+                    public_key: sealing.to_vec().into(),
+                    kem_suite: wire::KemSuite::X25519HkdfSha256.into(),
+                    r#use: wire::KeyUse::Seal.into(),
+                    ..unused
+                },
+            ],
             nodes: vec![wire::MemberNode { name: (*node).to_owned(), addresses: Vec::new() }],
             relay: *code == "IPSG",
             ..wire::Member::default()

@@ -149,7 +149,7 @@ impl Scene {
     async fn without(&mut self) {
         if let Some((stop, relay)) = self.relay.take() {
             // One that has ended by itself needs no telling.
-            drop(stop.send(()));
+            stop.send(()).ok();
             relay.await.unwrap();
         }
     }

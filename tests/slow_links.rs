@@ -191,7 +191,7 @@ async fn a_file_that_is_cut_goes_on_from_where_it_was() {
     const SIZE: u64 = 4_000_000;
     const CUTS: u64 = 5;
     let (network, link) = network(|plan| plan.rate(16_000_000).latency_ms(10)).await;
-    let (fr, ke) = (network.desk("FR"), network.desk("KE"));
+    let fr = network.desk("FR");
     let file = fr.upload(&noise(2, usize::try_from(SIZE).unwrap())).await;
     let digest = file.digest.clone();
     let (before, mut chance) = (link.carried(Way::There), Chance::of(3));

@@ -10,6 +10,7 @@ const FILES: &[&str] = &[
     "bureau/envelope/v1/receipt.proto",
     "bureau/envelope/v1/roster.proto",
     "bureau/link/v1/link.proto",
+    "bureau/bundle/v1/bundle.proto",
     "bureau/desk/v1/desk.proto",
     "bureau/admin/v1/admin.proto",
 ];

@@ -1,12 +1,12 @@
 //! What may be typed. Every flag has an environment variable, so that a service or a container
 //! needs no command line; a test holds that.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum as _};
 
 use crate::{
-    commands::{check, inbox, peers, queue, send, serve, track, why},
+    commands::{bundle, check, inbox, peers, queue, send, serve, track, why},
     demo,
     net::command as net,
     output::Format,
@@ -33,6 +33,27 @@ impl Arguments {
     pub const fn format(&self) -> Format {
         self.global.output
     }
+}
+
+/// `bundle export -o FILE` is what people type, and everywhere else `-o` says how answers are written.
+/// So what cannot be meant as a format goes to `--file`, for this one command.
+pub(crate) fn with_bundle_file(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut words: Vec<OsString> = words.into_iter().collect();
+    let exports = words.windows(2).any(|pair| pair[0] == "bundle" && pair[1] == "export");
+    if !exports {
+        return words;
+    }
+    for place in 0..words.len().saturating_sub(1) {
+        let is_format = |word: &OsString| {
+            Format::value_variants().iter().any(|format| {
+                format.to_possible_value().is_some_and(|value| word == value.get_name())
+            })
+        };
+        if words[place] == "-o" && !is_format(&words[place + 1]) {
+            words[place] = "--file".into();
+        }
+    }
+    words
 }
 
 /// What every command takes.
@@ -64,6 +85,8 @@ pub(crate) enum Command {
     /// See what waits at the node for a link
     #[command(subcommand)]
     Queue(queue::QueueCommand),
+    #[command(subcommand)]
+    Bundle(bundle::BundleCommand),
     Peers(peers::PeersArgs),
     /// See what the node is and how it is
     Status,

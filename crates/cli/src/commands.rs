@@ -1,5 +1,6 @@
 //! The commands, one file each: from arguments to answer.
 
+pub(crate) mod bundle;
 pub(crate) mod check;
 pub(crate) mod inbox;
 pub(crate) mod peers;
@@ -31,6 +32,7 @@ pub(crate) async fn run(arguments: Arguments, output: &mut Output) -> Result<u8,
         Command::Track(args) => track::run(args, desk, output).await.map(|()| 0),
         Command::Why(args) => why::run(args, desk, output).await.map(|()| 0),
         Command::Queue(command) => queue::run(command, desk, output).await.map(|()| 0),
+        Command::Bundle(command) => Box::pin(bundle::run(command, desk, output)).await.map(|()| 0),
         Command::Peers(args) => peers::run(args, desk, output).await.map(|()| 0),
         Command::Status => status::run(desk, output).await.map(|()| 0),
     }

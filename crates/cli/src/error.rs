@@ -40,6 +40,10 @@ pub(crate) enum CommandError {
     Demo(Box<DemoError>),
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
+    #[error("cannot write {}: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("{} is no bundle that this version can read", path.display())]
+    NotABundle { path: PathBuf, reason: Reason },
     #[error("{} is larger than {limit} bytes", path.display())]
     TooLarge { path: PathBuf, limit: u64 },
     #[error("{} has no bytes: there is nothing to attach", path.display())]
@@ -50,8 +54,6 @@ pub(crate) enum CommandError {
     Changed { path: PathBuf },
     #[error("{} is there already", path.display())]
     Exists { path: PathBuf },
-    #[error("cannot write {}: {source}", path.display())]
-    Write { path: PathBuf, source: io::Error },
     #[error("what came of {name} is not what its sender signed")]
     Corrupt { name: String },
     #[error("{}", no_attachment(*number, *count))]
@@ -101,7 +103,7 @@ impl CommandError {
         match self {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::NoProfile | Self::Profile(_) | Self::Tls(_) => USAGE,
-            Self::TooLarge { .. } => rpc(Code::InvalidArgument),
+            Self::TooLarge { .. } | Self::NotABundle { .. } => rpc(Code::InvalidArgument),
             Self::NoSuchAttachment { .. } => rpc(Code::NotFound),
             Self::Corrupt { .. } => rpc(Code::DataLoss),
             Self::Dial { .. } => rpc(Code::Unavailable),
@@ -124,6 +126,7 @@ impl CommandError {
             Self::TooLarge { .. } => Some(Reason::BodyTooLarge.as_str()),
             Self::NoSuchAttachment { .. } => Some(Reason::NotFound.as_str()),
             Self::Corrupt { .. } => Some(Reason::DigestMismatch.as_str()),
+            Self::NotABundle { reason, .. } => Some(reason.as_str()),
             Self::Unsure { error, .. } => error.reason(),
             _ => None,
         }

@@ -41,7 +41,7 @@ use tokio::runtime::Builder;
 /// out. Answers go to stdout, errors to stderr. Help and usage errors end here, too.
 #[must_use]
 pub fn main(words: impl IntoIterator<Item = OsString>) -> u8 {
-    let arguments = match Arguments::try_parse_from(words) {
+    let arguments = match Arguments::try_parse_from(args::with_bundle_file(words)) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Where nobody reads there is nobody to be told.

@@ -16,7 +16,8 @@ use std::{
 };
 
 use bureau_core::{
-    BureauCode, NetworkName, PublicKey, SigningKey, Timestamp, keys::KeyError, signing::SignError,
+    BureauCode, NetworkName, PublicKey, SealingKey, SigningKey, Timestamp, keys::KeyError,
+    signing::SignError,
 };
 
 pub use self::plan::{Links, Member, Plan, PlanError, Ports};
@@ -109,9 +110,10 @@ pub fn init(directory: &Path, plan: &Plan, now: Timestamp) -> Result<Made, InitE
         Authority::new(plan.network(), begin, now.plus_ms(AUTHORITY_LIFETIME_DAYS * DAY_MS))?;
     let root_key = SigningKey::generate()?;
     let root_public = root_key.public();
-    let mut signing_keys = BTreeMap::new();
+    let mut keys = BTreeMap::new();
     for member in plan.members() {
-        signing_keys.insert(member.code, SigningKey::generate()?);
+        let (signing, sealing) = (SigningKey::generate()?, SealingKey::generate()?);
+        keys.insert(member.code, roster::Keys { signing, sealing });
     }
 
     let mut files = Vec::new();
@@ -129,15 +131,18 @@ pub fn init(directory: &Path, plan: &Plan, now: Timestamp) -> Result<Made, InitE
         files.push((home.join("tls/node.key"), node.key));
         files.push((desk_file("pem"), desk.certificate));
         files.push((desk_file("key"), desk.key));
-        if let Some(key) = signing_keys.get(&member.code) {
-            files.push((home.join("keys/signing.pem"), key.to_pkcs8_pem()?.to_string()));
+        if let Some(keys) = keys.get(&member.code) {
+            let signing = keys.signing.to_pkcs8_pem()?.to_string();
+            files.push((home.join("keys/signing.pem"), signing));
+            let sealing = keys.sealing.to_pkcs8_pem().to_string();
+            files.push((home.join("keys/sealing.key"), sealing));
         }
     }
     files.push(("root/ca.pem".into(), authority.pem().to_owned()));
     files.push(("root/ca.key".into(), authority.key()));
     files.push(("root/roster-root.pem".into(), root_key.to_pkcs8_pem()?.to_string()));
     let window = roster::Window { begin, end };
-    let roster = roster::signed(plan, &signing_keys, root_key, now, window)?;
+    let roster = roster::signed(plan, &keys, root_key, now, window)?;
 
     let writer = Writer::new(directory)?;
     for (path, text) in files {

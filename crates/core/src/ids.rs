@@ -275,6 +275,10 @@ impl KeyId {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch(pub [u8; 16]);
 
+/// A bundle that is carried by hand: 16 random bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BundleId(pub [u8; 16]);
+
 macro_rules! hex_id {
     ($name:ident, $what:literal) => {
         impl $name {
@@ -302,6 +306,7 @@ macro_rules! hex_id {
     };
 }
 hex_id!(KeyId, "key id");
+hex_id!(BundleId, "bundle id");
 hex_id!(Epoch, "epoch");
 
 /// Urgency. Lower sorts first and goes first.

@@ -17,6 +17,9 @@ pub enum KeyError {
     /// Not a PKCS#8 PEM file with an Ed25519 private key (RFC 8410).
     #[error("not a PKCS#8 PEM Ed25519 private key")]
     NotPkcs8Pem,
+    /// Not a PKCS#8 PEM file with an X25519 private key (RFC 8410).
+    #[error("not a PKCS#8 PEM X25519 private key")]
+    NotSealingPem,
     /// Not 32 bytes of a curve point in canonical form.
     #[error("not an Ed25519 public key")]
     NotAPoint,

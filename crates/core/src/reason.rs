@@ -149,6 +149,16 @@ reasons! {
     InvalidCursor = "INVALID_CURSOR",
     /// Not a page token of this list.
     InvalidPageToken = "INVALID_PAGE_TOKEN",
+    /// It is of another network.
+    WrongNetwork = "WRONG_NETWORK",
+    /// Not a bundle.
+    NotABundle = "NOT_A_BUNDLE",
+    /// A bundle that was changed, or did not survive its way.
+    BundleDamaged = "BUNDLE_DAMAGED",
+    /// A bundle of which the end is missing.
+    BundleTruncated = "BUNDLE_TRUNCATED",
+    /// There is no key to seal for a bureau, or to open what was sealed for it.
+    NoSealingKey = "NO_SEALING_KEY",
     /// A fault of this software.
     Internal = "INTERNAL",
 }

@@ -148,6 +148,8 @@ pub struct Member {
 struct Key {
     /// `None` where it is not for signatures of a known suite.
     public: Option<PublicKey>,
+    /// `None` where it is not for sealing by a known suite.
+    sealing: Option<[u8; 32]>,
     valid_from: Timestamp,
     valid_until: Timestamp,
     revoked: bool,
@@ -272,6 +274,18 @@ impl Roster {
         key.public.as_ref().ok_or(Reason::KeyNotValid)
     }
 
+    /// The key that something may be sealed with for a member now: of several, the one that is good
+    /// for longest.
+    ///
+    /// # Errors
+    /// [`Reason::UnknownBureau`], [`Reason::NoSealingKey`].
+    pub fn sealing_key(&self, code: &BureauCode, now: Timestamp) -> Result<[u8; 32], Reason> {
+        let good = |key: &&Key| !key.revoked && now >= key.valid_from && now <= key.valid_until;
+        let keys = self.member(code)?.keys.values().filter(good);
+        let keys = keys.filter_map(|key| Some((key.valid_until, key.sealing?)));
+        keys.max().map(|(_, key)| key).ok_or(Reason::NoSealingKey)
+    }
+
     /// Whether a member may sign with this key now: what a node asks of its own key at its start.
     ///
     /// # Errors
@@ -329,7 +343,13 @@ impl Key {
         let signs =
             key.suite() == wire::SignatureSuite::Ed25519 && key.r#use() == wire::KeyUse::Sign;
         let public = signs.then(|| PublicKey::from_bytes(&key.public_key)).transpose()?;
-        Ok(Self { public, valid_from, valid_until, revoked: key.revoke_time.is_some() })
+        let seals = key.kem_suite() == wire::KemSuite::X25519HkdfSha256
+            && key.r#use() == wire::KeyUse::Seal;
+        let sealing =
+            seals.then(|| key.public_key.as_ref().try_into().map_err(|_| KeyError::NotAPoint));
+        let sealing = sealing.transpose()?;
+        let revoked = key.revoke_time.is_some();
+        Ok(Self { public, sealing, valid_from, valid_until, revoked })
     }
 }
 

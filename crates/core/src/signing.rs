@@ -35,6 +35,8 @@ pub enum Context {
     HighWater,
     /// A statement of what is missing.
     Need,
+    /// The header of a bundle.
+    Bundle,
 }
 
 impl Context {
@@ -48,6 +50,7 @@ impl Context {
             Self::Permit => b"permit",
             Self::HighWater => b"high-water",
             Self::Need => b"need",
+            Self::Bundle => b"bundle",
         }
     }
 }

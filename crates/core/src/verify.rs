@@ -11,6 +11,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::{
+    bundle::{HEADER_BYTES_MAX, Header, Label},
     envelope::{Content, Envelope, Manifest, SealingSuite},
     high_water::{HighWater, Need},
     ids::{BureauCode, KeyId, MessageId},
@@ -296,6 +297,28 @@ impl Verifier {
             return Err(Reason::CreatedInFuture);
         }
         Ok(())
+    }
+
+    /// Verifies the encoded signed header of a bundle: signed by the bureau that it names as its
+    /// exporter, of this network. Whose it is, is for the caller.
+    ///
+    /// # Errors
+    /// The [`Reason`] it is refused for.
+    pub fn bundle(&self, bytes: Bytes, now: Timestamp) -> Result<Verified<Header>, Reason> {
+        let signed = open_signed(bytes, HEADER_BYTES_MAX)?;
+        // Another network's name stands under its signatures: they say nothing here.
+        if Label::decode(signed.payload.clone())?.network != *self.roster.network() {
+            return Err(Reason::WrongNetwork);
+        }
+        let (signer, _) = self.signature(Context::Bundle, &signed, now)?;
+        let header = Header::from_signed(signed)?;
+        if header.label().from != signer {
+            return Err(Reason::WrongOrigin);
+        }
+        if header.label().created > now.plus_ms(CLOCK_SKEW_MS_MAX) {
+            return Err(Reason::CreatedInFuture);
+        }
+        Ok(Verified::new(header))
     }
 
     /// Checks who signed some bytes, and that the roster lets that key sign now.

@@ -255,11 +255,15 @@ pub const fn code_of(reason: Reason) -> Code {
         | Reason::RequestIdInvalid
         | Reason::TooLarge
         | Reason::ProtocolViolation
+        | Reason::NotABundle
+        | Reason::BundleDamaged
+        | Reason::BundleTruncated
         | Reason::InvalidCursor
         | Reason::InvalidPageToken => Code::InvalidArgument,
         Reason::UnknownBureau
         | Reason::SuiteNotAllowed
         | Reason::WrongBureau
+        | Reason::WrongNetwork
         | Reason::WrongOrigin
         | Reason::WrongRecipient
         | Reason::BadSignature
@@ -280,6 +284,7 @@ pub const fn code_of(reason: Reason) -> Code {
         | Reason::Fork
         | Reason::ClockSkew
         | Reason::VersionUnsupported
+        | Reason::NoSealingKey
         | Reason::NoRoute => Code::FailedPrecondition,
         Reason::StoreFailed
         | Reason::OutcomeUnknown

@@ -41,7 +41,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Defaults to 10: most of what is under way ends in one, and a service manager waits 90.
     pub drain_seconds: u64,
-    /// The bureau's own key.
+    /// The bureau's own keys.
     pub keys: Keys,
     /// The node's certificate and whom it trusts.
     pub tls: Tls,
@@ -71,11 +71,14 @@ pub struct Config {
     pub clients: Vec<Client>,
 }
 
-/// The bureau's own key.
+/// The bureau's own keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keys {
     /// No default: PKCS#8 PEM of the Ed25519 key that signs for the bureau, mode 0600.
     pub signing_key: PathBuf,
+    /// Defaults to none, and then no bundle can be imported. PKCS#8 PEM of the X25519 key that opens
+    /// what is sealed for the bureau, mode 0600; the roster lists its public half for sealing.
+    pub sealing_key: Option<PathBuf>,
 }
 
 /// The node's certificate and whom it trusts.

@@ -6,7 +6,7 @@ mod supervise;
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use bureau_core::{BureauCode, NodeName, Timestamp};
+use bureau_core::{BureauCode, KeyId, NodeName, Timestamp};
 use bureau_net::{Connections, DialLimits, Dialer, TlsError, TlsFiles, TlsStore, connections};
 use bureau_store::{OpenOptions, Progress, StoreError, contract::Store, open_local};
 use tokio::{sync::watch, task::spawn_blocking};
@@ -137,6 +137,7 @@ pub fn check(path: &Path) -> Result<CheckReport, ServeError> {
             warnings.push(format!("the peer {} is not in the roster", peer.bureau));
         }
     }
+    warnings.extend(sealing_warning(&config, &trust, now));
     Ok(CheckReport {
         network: config.network.to_string(),
         bureau: config.bureau,
@@ -149,6 +150,17 @@ pub fn check(path: &Path) -> Result<CheckReport, ServeError> {
         desks: config.clients.len(),
         warnings,
     })
+}
+
+/// What keeps bundles from this bureau, or from being made for it.
+fn sealing_warning(config: &Config, trust: &Trust, now: Timestamp) -> Option<String> {
+    let Some(key) = trust.sealing_key() else {
+        let text = "keys.sealing_key is not set: no bundle can be imported here";
+        return Some(text.to_owned());
+    };
+    let listed = trust.roster().sealing_key(&config.bureau, now).map(|key| KeyId::of(&key));
+    let text = "the roster does not list keys.sealing_key as the key to seal bundles with";
+    (listed != Ok(key.id())).then(|| text.to_owned())
 }
 
 fn timestamp(time: std::time::SystemTime) -> Timestamp {

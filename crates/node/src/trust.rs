@@ -1,11 +1,11 @@
-//! Whom this node believes, and as whom it speaks: roster, verifier, own signing key. Loaded from
+//! Whom this node believes, and as whom it speaks: roster, verifier, own keys. Loaded from
 //! files at start and again on SIGHUP; what is broken then leaves the old in force.
 
 use std::{fs, io, path::PathBuf, sync::Arc};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bureau_core::{
-    BureauCode, Reason, Roster, Signer, SigningKey, Timestamp, Verifier,
+    BureauCode, Reason, Roster, SealingKey, Signer, SigningKey, Timestamp, Verifier,
     keys::KeyError,
     roster::{Anchor, RosterError},
 };
@@ -78,13 +78,22 @@ pub enum TrustError {
 pub struct Trust {
     signer: ArcSwap<Signer>,
     verifier: ArcSwap<Verifier>,
+    sealing: ArcSwapOption<SealingKey>,
 }
 
 impl Trust {
     /// Trust in what was verified elsewhere.
     #[must_use]
     pub fn new(signer: Signer, verifier: Verifier) -> Self {
-        Self { signer: ArcSwap::from_pointee(signer), verifier: ArcSwap::from_pointee(verifier) }
+        let (signer, verifier) = (ArcSwap::from_pointee(signer), ArcSwap::from_pointee(verifier));
+        Self { signer, verifier, sealing: ArcSwapOption::empty() }
+    }
+
+    /// The same, with a key that opens what is sealed for this bureau.
+    #[must_use]
+    pub fn with_sealing_key(self, key: Option<SealingKey>) -> Self {
+        self.sealing.store(key.map(Arc::new));
+        self
     }
 
     /// Loads both.
@@ -93,7 +102,7 @@ impl Trust {
     /// [`TrustError`].
     pub fn load(config: &Config, now: Timestamp) -> Result<Self, TrustError> {
         let (signer, verifier) = load(config, now)?;
-        Ok(Self::new(signer, verifier))
+        Ok(Self::new(signer, verifier).with_sealing_key(load_sealing_key(config)?))
     }
 
     /// Loads both again. Where that fails, the old stay in force.
@@ -102,6 +111,7 @@ impl Trust {
     /// [`TrustError`].
     pub fn reload(&self, config: &Config, now: Timestamp) -> Result<(), TrustError> {
         let (signer, verifier) = load(config, now)?;
+        let sealing = load_sealing_key(config)?;
         let current = self.roster().serial();
         let found = verifier.roster().serial();
         if found < current {
@@ -109,6 +119,7 @@ impl Trust {
         }
         self.signer.store(Arc::new(signer));
         self.verifier.store(Arc::new(verifier));
+        self.sealing.store(sealing.map(Arc::new));
         Ok(())
     }
 
@@ -120,6 +131,11 @@ impl Trust {
     /// Who verifies.
     pub fn verifier(&self) -> Arc<Verifier> {
         self.verifier.load_full()
+    }
+
+    /// What opens what is sealed for this bureau; `None` where the configuration names no such key.
+    pub fn sealing_key(&self) -> Option<Arc<SealingKey>> {
+        self.sealing.load_full()
     }
 
     /// The roster in force.
@@ -155,6 +171,14 @@ fn load(config: &Config, now: Timestamp) -> Result<(Signer, Verifier), TrustErro
     let signer = Signer::new(config.network.clone(), bureau, key);
     let limits = config.limits.message.clone();
     Ok((signer, Verifier::new(Arc::new(roster), limits)))
+}
+
+fn load_sealing_key(config: &Config) -> Result<Option<SealingKey>, TrustError> {
+    let Some(path) = &config.keys.sealing_key else { return Ok(None) };
+    let pem = read_secret(path)?;
+    let fault = |fault| TrustError::Key { path: path.clone(), fault };
+    let pem = std::str::from_utf8(&pem).map_err(|_| fault(KeyError::NotSealingPem))?;
+    SealingKey::from_pkcs8_pem(pem).map(Some).map_err(fault)
 }
 
 fn read_roster(path: &std::path::Path) -> io::Result<Bytes> {

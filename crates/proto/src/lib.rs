@@ -31,6 +31,14 @@ pub mod link {
     }
 }
 
+/// What is carried from node to node by hand.
+pub mod bundle {
+    /// Version 1.
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/bureau.bundle.v1.rs"));
+    }
+}
+
 /// What desks say to their node.
 pub mod desk {
     /// Version 1.

@@ -31,10 +31,10 @@ pub use operation::{
     ReceiveSlip, Received, Refilled, TakeReceipt,
 };
 pub use view::{
-    Arrived, AttachmentHeld, Counted, CustodyWatch, Depth, Head, KeptReceipt,
-    OVERDUE_AFTER_EXPIRY_MS, OutgoingReceipt, PeerNote, QueuePosition, Queued, QueuedEntry,
-    QueuedSlip, ReceiptPosition, RequestKey, RequestMade, Rerouted, Role, SentSoFar, Source, State,
-    Timer, TimerKind, Tracked, TrackedRecipient, warn_time,
+    Arrived, AttachmentHeld, BundleKept, BundleWay, Bundled, Counted, CustodyWatch, Depth, Head,
+    KeptReceipt, OVERDUE_AFTER_EXPIRY_MS, OutgoingReceipt, PeerNote, QueuePosition, Queued,
+    QueuedEntry, QueuedSlip, ReceiptPosition, ReceiptRange, RequestKey, RequestMade, Rerouted,
+    Role, SentSoFar, Source, State, Timer, TimerKind, Tracked, TrackedRecipient, warn_time,
 };
 
 use crate::StoreError;
@@ -159,6 +159,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// Destinations that receipts wait for; from memory.
     fn receipt_destinations(&self) -> Vec<BureauCode>;
+
+    /// Bundles that are remembered, of one way and peer or of all, the latest first, at most `limit`.
+    async fn bundles(
+        &self,
+        way: Option<BundleWay>,
+        peer: Option<BureauCode>,
+        limit: usize,
+    ) -> Result<Vec<BundleKept>, StoreError>;
 
     /// One page of the inbox after a number. Without content unless `content`.
     async fn inbox(

@@ -1,9 +1,11 @@
 //! The layout of keys: one tree, a prefix for each kind, numbers big-endian so that they sort.
 //! Nothing here knows values.
 
-use bureau_core::{BureauCode, Epoch, Lane, MessageId, Timestamp, receipt::ReceiptKind};
+use bureau_core::{BundleId, BureauCode, Epoch, Lane, MessageId, Timestamp, receipt::ReceiptKind};
 
-use crate::contract::{DeadPosition, QueuePosition, ReceiptPosition, RequestKey, TimerKind};
+use crate::contract::{
+    BundleWay, DeadPosition, QueuePosition, ReceiptPosition, RequestKey, TimerKind,
+};
 
 /// Prefixes. One letter each, in the words of `docs`: never reuse one.
 pub(crate) mod prefix {
@@ -27,6 +29,7 @@ pub(crate) mod prefix {
     pub(crate) const ARRIVED: u8 = b'a';
     pub(crate) const COUNT: u8 = b'c';
     pub(crate) const FORK: u8 = b'g';
+    pub(crate) const BUNDLE: u8 = b'n';
 }
 
 /// The store's epoch.
@@ -272,6 +275,18 @@ pub(crate) fn peer(peer: &BureauCode) -> Vec<u8> {
 
 pub(crate) fn peer_parts(key: &[u8]) -> Option<BureauCode> {
     BureauCode::from_padded(key.strip_prefix(&[prefix::PEER])?).ok()
+}
+
+pub(crate) fn bundle(way: BundleWay, peer: &BureauCode, id: &BundleId) -> Vec<u8> {
+    key(prefix::BUNDLE, &[&[way as u8], peer.padded(), &id.0])
+}
+
+pub(crate) fn bundle_parts(key: &[u8]) -> Option<(BundleWay, BureauCode, BundleId)> {
+    let rest = key.strip_prefix(&[prefix::BUNDLE])?;
+    let (way, rest) = rest.split_first()?;
+    let way = [BundleWay::Exported, BundleWay::Imported].into_iter().find(|w| *w as u8 == *way)?;
+    let (peer, id) = rest.split_at_checked(BureauCode::WIDTH)?;
+    Some((way, BureauCode::from_padded(peer).ok()?, BundleId::from_bytes(id).ok()?))
 }
 
 /// The number at the end of a key of the inbox.

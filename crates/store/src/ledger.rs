@@ -6,10 +6,12 @@
 //! - [`counts`]: what came of the counts of others; [`sent`]: what was sent of the own ones;
 //! - [`hold`]: holding back, letting go and taking back; [`dead`]: what ended undelivered;
 //! - [`repair`]: a way that leads nowhere is left for another;
+//! - [`bundles`]: what is carried by hand;
 //! - [`finish`]: giving up, acknowledging, timers, forgetting;
 //! - [`depths`]: what waits, counted in memory.
 
 pub(crate) mod accept;
+mod bundles;
 mod counts;
 pub(crate) mod dead;
 pub(crate) mod depths;
@@ -142,6 +144,13 @@ impl Resolver for Ledger {
             Operation::BeginEpoch(epoch) => scribe.begin_epoch(epoch)?,
             Operation::ReceiptsTaken(positions) => scribe.receipts_taken(positions)?,
             Operation::NotePeer { peer, note } => scribe.note_peer(&peer, note),
+            Operation::KeepBundle(bundle) => scribe.keep_bundle(&bundle)?,
+            Operation::NoteBundled { bundle, peer, positions, now } => {
+                scribe.note_bundled(bundle, peer, positions, now)?
+            }
+            Operation::ConfirmBundles { peer, bundles, now } => {
+                scribe.confirm_bundles(peer, bundles, now)?
+            }
             Operation::TimerHandled { timer, now } => scribe.timer_handled(timer, now)?,
         };
         let notes = scribe.notes;

@@ -27,10 +27,10 @@ use crate::{
     bodies::Bodies,
     committer::{Committer, Health},
     contract::{
-        Arrived, AttachmentHeld, Changes, Content, Counted, DeadLetter, DeadPosition, Depth, Head,
-        Held, HeldDepth, HeldEntry, Operation, Outcome, OutgoingReceipt, PeerNote, QueuePosition,
-        Queued, QueuedEntry, QueuedSlip, RequestKey, RequestMade, Role, Room, SentSoFar, Source,
-        Store, Timer, Tracked,
+        Arrived, AttachmentHeld, BundleKept, BundleWay, Changes, Content, Counted, DeadLetter,
+        DeadPosition, Depth, Head, Held, HeldDepth, HeldEntry, Operation, Outcome, OutgoingReceipt,
+        PeerNote, QueuePosition, Queued, QueuedEntry, QueuedSlip, RequestKey, RequestMade, Role,
+        Room, SentSoFar, Source, Store, Timer, Tracked,
     },
     disk::{Disk, RealDisk},
     hands::Hands,
@@ -359,6 +359,15 @@ impl<D: Disk, I: Index> Store for JournaledStore<D, I> {
 
     fn receipt_destinations(&self) -> Vec<BureauCode> {
         self.parts.counts.receipt_destinations()
+    }
+
+    async fn bundles(
+        &self,
+        way: Option<BundleWay>,
+        peer: Option<BureauCode>,
+        limit: usize,
+    ) -> Result<Vec<BundleKept>, StoreError> {
+        self.read(move |reading| reading.bundles(way, peer, limit)).await
     }
 
     async fn inbox(

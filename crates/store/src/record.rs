@@ -2,6 +2,8 @@
 //! The checksum is looked at whenever a record is read, so that a value under a wrong key, or a
 //! changed one, is never taken for what was written.
 
+mod bundles;
+
 use bureau_core::{BureauCode, Lane, MessageId, Timestamp};
 use bytes::Bytes;
 use prost::Message;
@@ -11,6 +13,8 @@ use crate::{
     StoreError,
     contract::{Held, HoldReason, Role, State},
 };
+
+pub(crate) use bundles::BundleRecord;
 
 /// Version of every record of this layout.
 const VERSION: u8 = 1;
@@ -137,6 +141,16 @@ pub(crate) struct TrackRecord {
     /// highest that came by.
     #[prost(uint32, tag = "25")]
     pub(crate) refills: u32,
+    /// The last bundle it was put into, when and for whom.
+    #[prost(bytes = "bytes", tag = "30")]
+    pub(crate) bundle: Bytes,
+    #[prost(int64, tag = "31")]
+    pub(crate) bundled_ms: i64,
+    #[prost(string, tag = "32")]
+    pub(crate) bundled_to: String,
+    /// The last bundle it came in, and was answered for.
+    #[prost(bytes = "bytes", tag = "33")]
+    pub(crate) came_in: Bytes,
 }
 
 impl TrackRecord {
@@ -241,6 +255,8 @@ pub(crate) struct QueueRecord {
     /// How often it was sent again because its recipient lost it.
     #[prost(uint32, tag = "17")]
     pub(crate) refills: u32,
+    #[prost(bytes = "bytes", tag = "20")]
+    pub(crate) bundle: Bytes,
 }
 
 impl QueueRecord {

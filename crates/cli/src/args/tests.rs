@@ -108,6 +108,9 @@ fn what_can_be_meant_is_taken() {
         "bureau peers ping KE --count 5",
         "bureau peers retry KE",
         "bureau status --desk desk.toml",
+        "bureau bundle export --to KE --file to-ke.bundle -o json",
+        "bureau bundle import to-ke.bundle",
+        "bureau bundle list --bureau KE",
     ] {
         assert!(parse(line).is_ok(), "{line}");
     }
@@ -121,4 +124,20 @@ fn help_fits_a_terminal() {
             assert!(line.chars().count() <= 100, "{}: {line}", command.get_name());
         }
     });
+}
+
+#[test]
+fn o_names_the_file_of_a_bundle_and_the_format_of_everything_else() {
+    let words = |line: &str| {
+        let words = with_bundle_file(line.split(' ').map(OsString::from));
+        words.into_iter().map(|word| word.into_string().unwrap()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(
+        words("bureau -o json bundle export --to KE -o to-ke.bundle"),
+        "bureau -o json bundle export --to KE --file to-ke.bundle"
+    );
+    for same in ["bureau bundle list -o json", "bureau queue list -o nonsense", "bureau status -o"]
+    {
+        assert_eq!(words(same), same);
+    }
 }

@@ -21,6 +21,7 @@ data_dir = \"data\"
 
 [keys]
 signing_key = \"keys/signing.pem\"
+sealing_key = \"keys/sealing.key\"
 
 [tls]
 ca = \"tls/ca.pem\"

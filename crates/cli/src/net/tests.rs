@@ -61,8 +61,9 @@ fn secrets_are_for_their_owner_alone() {
         }
         secrets += usize::from(holds_key);
     }
-    // Of each bureau the signing key, the node's and the desk's; the authority's and the root's.
-    assert_eq!(secrets, 3 * 3 + 2);
+    // Of each bureau the keys to sign and to open, the node's and the desk's; the authority's and
+    // the root's.
+    assert_eq!(secrets, 3 * 4 + 2);
 }
 
 #[test]

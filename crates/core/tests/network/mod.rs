@@ -57,6 +57,7 @@ pub fn member(code: &str, seed: u8) -> wire::Member {
             valid_from_time: Some(at(-DAY).to_wire()),
             valid_until_time: Some(at(365 * DAY).to_wire()),
             revoke_time: None,
+            kem_suite: 0,
         }],
         nodes: vec![wire::MemberNode { name: "node-1".to_owned(), addresses: Vec::new() }],
         ..wire::Member::default()

@@ -118,7 +118,16 @@ impl<'a> Checker<'a> {
 
     fn keys(&mut self, raw: RawKeys) -> Option<Keys> {
         let example = "signing_key = \"keys/signing.pem\"";
-        Some(Keys { signing_key: self.path("keys.signing_key", raw.signing_key, example)? })
+        let sealing = raw.sealing_key.map(|text| {
+            let example = "sealing_key = \"keys/sealing.key\"";
+            self.path("keys.sealing_key", Some(text), example)
+        });
+        let signing_key = self.path("keys.signing_key", raw.signing_key, example)?;
+        let sealing_key = match sealing {
+            Some(path) => Some(path?),
+            None => None,
+        };
+        Some(Keys { signing_key, sealing_key })
     }
 
     fn tls(&mut self, raw: RawTls) -> Option<Tls> {

@@ -37,6 +37,7 @@ raw! {
     }
     RawKeys {
         signing_key: String,
+        sealing_key: String,
     }
     RawTls {
         ca: String,

@@ -8,7 +8,7 @@ pub mod receipts;
 use std::{sync::Arc, time::Duration};
 
 use bureau_core::{
-    BureauCode, Envelope, MessageId, Reason, Slip, Timestamp, Verified, Verifier, body,
+    BundleId, BureauCode, Envelope, MessageId, Reason, Slip, Timestamp, Verified, Verifier, body,
     envelope::SealingSuite, limits::HOPS_MAX, slip::Count,
 };
 use bureau_net::Refusal;
@@ -271,13 +271,19 @@ pub(super) struct Judge {
     verifier: Arc<Verifier>,
     now: Timestamp,
     hop: BureauCode,
+    bundle: Option<BundleId>,
 }
 
 impl Judge {
     /// A judge of what a hop brings now.
     pub(super) fn new(engine: &Arc<Engine>, hop: BureauCode) -> Self {
         let (verifier, now) = (engine.trust.verifier(), engine.clock.now());
-        Self { engine: Arc::clone(engine), verifier, now, hop }
+        Self { engine: Arc::clone(engine), verifier, now, hop, bundle: None }
+    }
+
+    /// A judge of what a hop's bundle brings now.
+    pub(super) fn of_bundle(engine: &Arc<Engine>, hop: BureauCode, bundle: BundleId) -> Self {
+        Self { bundle: Some(bundle), ..Self::new(engine, hop) }
     }
 
     pub(super) fn parcel(&self, parcel: wire::Parcel) -> Judged {
@@ -319,8 +325,8 @@ impl Judge {
             }
         }
         if !slips.is_empty() {
-            let (hop, hops, refills) = (self.hop, parcel.hops, parcel.refills);
-            judged.inbound = Some(Inbound { envelope, slips, hop, hops, refills });
+            let (hop, hops, refills, bundle) = (self.hop, parcel.hops, parcel.refills, self.bundle);
+            judged.inbound = Some(Inbound { envelope, slips, hop, hops, refills, bundle });
         }
         judged
     }

@@ -6,6 +6,7 @@
 //! - [`links`]: the peers and their links; `routes`: which one leads where; `detours`: what may not
 //!   go that way;
 //! - [`session`]: one link while it is up; [`pump`]: what it sends; [`outbound`]: its way out;
+//! - [`bundle`]: what is carried by hand where there is no link;
 //! - [`dialer`]: how a link comes up; [`doing`]: what it is doing, for those who ask; `pings`: those
 //!   who ask whether a peer is there;
 //! - [`timers`]: expiry and forgetting; [`wake`]: what is new is told to the links;
@@ -15,6 +16,7 @@
 //! - [`quota`]: how much one desk may ask for;
 //! - [`machine`]: chance, and a place for long work.
 
+pub mod bundle;
 mod detours;
 pub mod dialer;
 pub mod doing;

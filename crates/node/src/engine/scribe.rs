@@ -11,7 +11,7 @@ use std::{
 };
 
 use bureau_core::{
-    BureauCode, DeskName, Envelope, Lane, MessageId, Reason, Slip, Timestamp, Verified,
+    BundleId, BureauCode, DeskName, Envelope, Lane, MessageId, Reason, Slip, Timestamp, Verified,
     receipt::ReceiptKind,
 };
 use bureau_net::Refusal;
@@ -74,6 +74,8 @@ pub struct Inbound {
     pub hops: u32,
     /// How often its origin sent it again because its recipient lost it.
     pub refills: u32,
+    /// The bundle it came in; `None`: it came over a link.
+    pub bundle: Option<BundleId>,
 }
 
 /// A slip that a link brought.

@@ -1,8 +1,8 @@
 //! The admin face: what an operator asks a node. Explanations are in `explain`.
 
+mod bundles;
 mod explain;
 mod lifecycle;
-
 mod peers;
 
 use std::{sync::Arc, time::SystemTime};
@@ -10,18 +10,19 @@ use std::{sync::Arc, time::SystemTime};
 use bureau_core::{BureauCode, DeskName, Lane, Reason, Timestamp};
 use bureau_net::{FieldViolation, Refusal, TlsStore};
 use bureau_proto::admin::v1::{
-    ExplainMessageRequest, ExplainMessageResponse, GetQueueShapeRequest, GetQueueShapeResponse,
-    GetStatusRequest, GetStatusResponse, HeldDepth, HoldMessagesRequest, HoldMessagesResponse,
-    HoldPeerRequest, HoldPeerResponse, LinkState as WireState, ListDeadLettersRequest,
-    ListDeadLettersResponse, ListPeersRequest, ListPeersResponse, ListQueueRequest,
-    ListQueueResponse, PingPeerRequest, PingPeerResponse, QueueDepth, QueueEntry,
+    ExplainMessageRequest, ExplainMessageResponse, ExportBundleRequest, GetQueueShapeRequest,
+    GetQueueShapeResponse, GetStatusRequest, GetStatusResponse, HeldDepth, HoldMessagesRequest,
+    HoldMessagesResponse, HoldPeerRequest, HoldPeerResponse, ImportBundleRequest,
+    ImportBundleResponse, LinkState as WireState, ListBundlesRequest, ListBundlesResponse,
+    ListDeadLettersRequest, ListDeadLettersResponse, ListPeersRequest, ListPeersResponse,
+    ListQueueRequest, ListQueueResponse, PingPeerRequest, PingPeerResponse, QueueDepth, QueueEntry,
     ReleaseMessagesRequest, ReleaseMessagesResponse, ReleasePeerRequest, ReleasePeerResponse,
     RequeueMessagesRequest, RequeueMessagesResponse, RetryMessagesRequest, RetryMessagesResponse,
     RetryPeerRequest, RetryPeerResponse, admin_service_server::AdminService,
 };
 use bureau_store::contract::{QueuePosition, QueuedEntry};
 use tokio::sync::Semaphore;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::{access::Access, message};
 use crate::{
@@ -38,6 +39,8 @@ pub struct AdminFace {
     started: Timestamp,
     /// The queue is read through for one caller at a time.
     shaping: Arc<Semaphore>,
+    /// One bundle at a time: each takes memory and the disk's attention.
+    bundles: Arc<Semaphore>,
 }
 
 impl AdminFace {
@@ -45,7 +48,9 @@ impl AdminFace {
     #[must_use]
     pub fn new(engine: Arc<Engine>, access: Arc<Access>, tls: Arc<TlsStore>) -> Self {
         let started = engine.clock.now();
-        Self { engine, access, tls, started, shaping: Arc::new(Semaphore::new(1)) }
+        let shaping = Arc::new(Semaphore::new(1));
+        let bundles = Arc::new(Semaphore::new(1));
+        Self { engine, access, tls, started, shaping, bundles }
     }
 
     fn operate<T>(&self, request: &Request<T>) -> Result<DeskName, Status> {
@@ -306,6 +311,36 @@ impl AdminService for AdminFace {
     ) -> Result<Response<ListDeadLettersResponse>, Status> {
         self.operate(&request)?;
         let listed = self.dead_letters(request.into_inner()).await.map_err(Status::from)?;
+        Ok(Response::new(listed))
+    }
+
+    type ExportBundleStream = bundles::Exporting;
+
+    async fn export_bundle(
+        &self,
+        request: Request<Streaming<ExportBundleRequest>>,
+    ) -> Result<Response<Self::ExportBundleStream>, Status> {
+        self.operate(&request)?;
+        let answers = self.make_bundle(request.into_inner()).await.map_err(Status::from)?;
+        Ok(Response::new(answers))
+    }
+
+    async fn import_bundle(
+        &self,
+        request: Request<Streaming<ImportBundleRequest>>,
+    ) -> Result<Response<ImportBundleResponse>, Status> {
+        self.operate(&request)?;
+        // Boxed: it holds the judge and the reader of the file.
+        let taken = Box::pin(self.take_bundle(request.into_inner())).await;
+        Ok(Response::new(taken.map_err(Status::from)?))
+    }
+
+    async fn list_bundles(
+        &self,
+        request: Request<ListBundlesRequest>,
+    ) -> Result<Response<ListBundlesResponse>, Status> {
+        self.operate(&request)?;
+        let listed = self.bundle_list(request.into_inner()).await.map_err(Status::from)?;
         Ok(Response::new(listed))
     }
 }

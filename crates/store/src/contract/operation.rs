@@ -1,14 +1,14 @@
 //! What a store is told, and what it decides.
 
 use bureau_core::{
-    BureauCode, DeskName, Envelope, Epoch, MessageId, Receipt, Slip, Timestamp, Verified,
+    BundleId, BureauCode, DeskName, Envelope, Epoch, MessageId, Receipt, Slip, Timestamp, Verified,
     high_water::{HighWater, Need},
 };
 use bytes::Bytes;
 
 use super::{
-    Held, Hold, PeerNote, Recall, ReceiptPosition, Release, RequestKey, RequestMade, Rerouted,
-    Timer, Turned,
+    BundleKept, Held, Hold, PeerNote, QueuePosition, Recall, ReceiptPosition, Release, RequestKey,
+    RequestMade, Rerouted, Timer, Turned,
 };
 
 /// One thing to decide and make durable.
@@ -89,6 +89,28 @@ pub enum Operation {
         /// What.
         note: PeerNote,
     },
+    /// A bundle was exported or imported: it is remembered until its time has passed.
+    KeepBundle(Box<BundleKept>),
+    /// Messages that wait are under way in a bundle as well.
+    NoteBundled {
+        /// The bundle.
+        bundle: BundleId,
+        /// For whom it is.
+        peer: BureauCode,
+        /// What is in it.
+        positions: Vec<QueuePosition>,
+        /// When.
+        now: Timestamp,
+    },
+    /// A peer has imported bundles that this bureau exported: the receipts in them have arrived.
+    ConfirmBundles {
+        /// The peer.
+        peer: BureauCode,
+        /// Which; those that are not known are left alone.
+        bundles: Vec<BundleId>,
+        /// When.
+        now: Timestamp,
+    },
     /// A timer was handled. A [`TimerKind::Forget`](super::TimerKind::Forget) timer also forgets its messages; one that
     /// may not be forgotten yet gets a new timer a day later.
     TimerHandled {
@@ -132,6 +154,8 @@ pub struct Receive {
     pub hops: u32,
     /// How often its origin sent it again because its recipient lost it.
     pub refills: u32,
+    /// The bundle it came in: then the hop hears the receipts like an origin, not over a link.
+    pub bundle: Option<BundleId>,
     /// When.
     pub now: Timestamp,
 }
@@ -243,7 +267,10 @@ pub enum Outcome {
     },
     /// [`Operation::Acknowledge`], [`Operation::ReleaseAttachments`]: no such message in the inbox.
     NotFound,
-    /// [`Operation::ReceiptsTaken`], [`Operation::TimerHandled`], [`Operation::NotePeer`].
+    /// [`Operation::ConfirmBundles`]: so many were confirmed by this call.
+    BundlesConfirmed(u64),
+    /// [`Operation::ReceiptsTaken`], [`Operation::TimerHandled`], [`Operation::NotePeer`],
+    /// [`Operation::KeepBundle`], [`Operation::NoteBundled`].
     Done,
 }
 

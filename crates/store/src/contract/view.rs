@@ -1,7 +1,7 @@
 //! What a store shows.
 
 use bureau_core::{
-    BureauCode, DeskName, Epoch, Lane, Manifest, MessageId, Timestamp, ranges::Ranges,
+    BundleId, BureauCode, DeskName, Epoch, Lane, Manifest, MessageId, Timestamp, ranges::Ranges,
     receipt::ReceiptKind,
 };
 use bytes::Bytes;
@@ -99,6 +99,8 @@ pub struct QueuedEntry {
     pub attachments: u32,
     /// How often its origin sent it again because its recipient lost it.
     pub refills: u32,
+    /// The last bundle it was put into.
+    pub bundle: Option<BundleId>,
 }
 
 /// Who brings an attachment. Each has what it has brought to itself, so that nobody can spoil what
@@ -243,6 +245,8 @@ pub struct TrackedRecipient {
     pub dead: Option<DeadLetter>,
     /// At the origin: what became of its way so far.
     pub custody: CustodyWatch,
+    /// The last bundle it was put into here.
+    pub bundled: Option<Bundled>,
     /// Every receipt that was kept, oldest first.
     pub receipts: Vec<KeptReceipt>,
 }
@@ -301,6 +305,67 @@ pub struct Counted {
     pub arrived: Ranges,
     /// What the origin says of it: the signed statement, encoded.
     pub statement: Bytes,
+}
+
+/// A bundle that a message was put into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bundled {
+    /// The bundle.
+    pub bundle: BundleId,
+    /// For whom the bundle is.
+    pub peer: BureauCode,
+    /// When.
+    pub time: Timestamp,
+}
+
+/// Which way a bundle goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum BundleWay {
+    /// From here.
+    Exported = b'x',
+    /// To here.
+    Imported = b'i',
+}
+
+/// What is remembered of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleKept {
+    /// Which way.
+    pub way: BundleWay,
+    /// Its id.
+    pub id: BundleId,
+    /// The bureau at the other end.
+    pub peer: BureauCode,
+    /// When it was exported or imported here.
+    pub time: Timestamp,
+    /// Messages in it.
+    pub messages: u64,
+    /// Attachments in it.
+    pub attachments: u64,
+    /// Receipts in it.
+    pub receipts: u64,
+    /// Its size, in bytes.
+    pub bytes: u64,
+    /// Exported: messages that had no room. Imported: messages that were not taken.
+    pub left_out: u64,
+    /// Exported: when the peer's word came that it was imported.
+    pub confirmed: Option<Timestamp>,
+    /// Until when it is remembered.
+    pub forget: Timestamp,
+    /// Exported: which outgoing receipts are in it.
+    pub ranges: Vec<ReceiptRange>,
+}
+
+/// Receipts for one destination, all that waited between two numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReceiptRange {
+    /// Where they must go.
+    pub destination: BureauCode,
+    /// The first number.
+    pub first: u64,
+    /// The last number.
+    pub last: u64,
 }
 
 /// Where a message stands for one recipient, as far as this node knows.

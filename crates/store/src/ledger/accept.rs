@@ -85,6 +85,7 @@ impl Writing<'_, '_> {
                 hops: 1,
                 fan_out,
                 previous_hop: String::new(),
+                bundle: Bytes::new(),
                 attachments: message.attachments,
                 may_have_left: false,
                 declined: Vec::new(),

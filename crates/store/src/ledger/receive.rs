@@ -28,7 +28,9 @@ impl Writing<'_, '_> {
             let recipient = slip.slip.label().recipient;
             let known = self.track(&id, &recipient)?;
             if let Some(track) = known.filter(|track| !is_sent_again(&receive, track)) {
-                received.push(self.seen(&receive, recipient, &track)?);
+                let answer = self.seen(&receive, recipient, &track)?;
+                self.answer_bundle(&receive, recipient, track, &answer);
+                received.push(answer);
                 continue;
             }
             if slip.action == ReceiveAction::Deliver
@@ -72,6 +74,24 @@ impl Writing<'_, '_> {
         Ok(false)
     }
 
+    /// What came in a bundle is answered like what came from an origin: the answer waits for whatever
+    /// goes there next. Once for each bundle, however often that is brought. PASSED_ON gives no custody
+    /// and is not waited for.
+    fn answer_bundle(
+        &mut self,
+        receive: &Receive,
+        recipient: BureauCode,
+        mut track: TrackRecord,
+        answer: &Received,
+    ) {
+        let (Some(bundle), Received::Repeat(receipt)) = (receive.bundle, answer) else { return };
+        if track.came_in != bundle.0.as_slice() {
+            self.send_home(receive.hop, receipt.clone(), receive.now);
+            track.came_in = Bytes::copy_from_slice(&bundle.0);
+            self.write(keys::track(&receive.envelope.id(), &recipient), &track);
+        }
+    }
+
     /// Takes a slip that was not seen before.
     fn take(
         &mut self,
@@ -83,6 +103,9 @@ impl Writing<'_, '_> {
         let (id, manifest) = (receive.envelope.id(), receive.envelope.manifest());
         let given = slip.receipt.encode();
         let mut track = first_track(receive, slip, given.clone());
+        if receive.bundle.is_some() {
+            self.send_home(receive.hop, given.clone(), receive.now);
+        }
         if slip.action != ReceiveAction::Relay {
             let kept = slip.action == ReceiveAction::Deliver;
             self.arrive(receive, &slip.slip, &mut track, kept)?;
@@ -120,6 +143,7 @@ impl Writing<'_, '_> {
                     may_have_left: false,
                     declined: Vec::new(),
                     refills: receive.refills,
+                    bundle: Bytes::new(),
                 };
                 track.role = role_number(Role::Relay);
                 track.state = state_number(State::Queued);
@@ -194,6 +218,7 @@ fn first_track(receive: &Receive, slip: &ReceiveSlip, given: Bytes) -> TrackReco
         previous_hop: receive.hop.to_string(),
         given,
         refills: receive.refills,
+        came_in: receive.bundle.map(|id| Bytes::copy_from_slice(&id.0)).unwrap_or_default(),
         ..TrackRecord::default()
     }
 }

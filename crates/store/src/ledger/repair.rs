@@ -104,6 +104,7 @@ impl Writing<'_, '_> {
             may_have_left: true,
             declined: Vec::new(),
             refills: track.refills,
+            bundle: Bytes::new(),
         };
         track.queue_number = self.enqueue(recipient, lane, &queued);
         track.set_state(State::Queued);

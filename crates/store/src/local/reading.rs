@@ -11,7 +11,7 @@ use std::{
 };
 
 use bureau_core::{
-    BureauCode, Lane, MessageId, Timestamp, envelope::stored_manifest, ids::IdPrefix,
+    BundleId, BureauCode, Lane, MessageId, Timestamp, envelope::stored_manifest, ids::IdPrefix,
     receipt::ReceiptKind,
 };
 use bytes::Bytes;
@@ -20,17 +20,17 @@ use crate::{
     StoreError,
     bodies::Bodies,
     contract::{
-        CustodyWatch, Head, KeptReceipt, OutgoingReceipt, PeerNote, QueuePosition, Queued,
-        QueuedEntry, QueuedSlip, RequestKey, RequestMade, Role, State, Timer, Tracked,
-        TrackedRecipient, warn_time,
+        BundleKept, BundleWay, CustodyWatch, Head, KeptReceipt, OutgoingReceipt, PeerNote,
+        QueuePosition, Queued, QueuedEntry, QueuedSlip, RequestKey, RequestMade, Role, State,
+        Timer, Tracked, TrackedRecipient, warn_time,
     },
     disk::Disk,
     index::Index,
     keys,
     ledger::{accept::request_made, depths::for_each, tick_due},
     record::{
-        self, HeadRecord, MessageRecord, PeerRecord, QueueRecord, ReceiptRecord, RequestRecord,
-        TimerRecord, TrackRecord,
+        self, BundleRecord, HeadRecord, MessageRecord, PeerRecord, QueueRecord, ReceiptRecord,
+        RequestRecord, TimerRecord, TrackRecord,
     },
 };
 
@@ -276,6 +276,25 @@ impl<D: Disk, I: Index> Reading<D, I> {
         Ok(receipts)
     }
 
+    pub(super) fn bundles(
+        &self,
+        way: Option<BundleWay>,
+        peer: Option<BureauCode>,
+        limit: usize,
+    ) -> Result<Vec<BundleKept>, StoreError> {
+        let mut kept = Vec::new();
+        for_each(&*self.index, &[keys::prefix::BUNDLE], |key, value| {
+            let parts = keys::bundle_parts(key).ok_or_else(|| damaged(keys::prefix::BUNDLE))?;
+            let record: BundleRecord = record::decode(key, value)?;
+            let wanted = way.is_none_or(|way| way == parts.0) && peer.is_none_or(|p| p == parts.1);
+            kept.extend(wanted.then(|| record.kept(parts)));
+            Ok(())
+        })?;
+        kept.sort_by_key(|bundle| std::cmp::Reverse((bundle.time, bundle.id)));
+        kept.truncate(limit);
+        Ok(kept)
+    }
+
     fn tracks(&self, message: &MessageId) -> Result<Vec<(BureauCode, TrackRecord)>, StoreError> {
         let prefix = keys::tracks_of(message);
         let mut tracks = Vec::new();
@@ -318,6 +337,7 @@ impl<D: Disk, I: Index> Reading<D, I> {
                 recalled: lifecycle::recalled(&track),
                 dead: self.dead(&message, recipient, &track)?,
                 custody: custody(&track),
+                bundled: track.bundled(),
                 receipts,
             })
         });
@@ -425,6 +445,7 @@ fn queue_entry(key: &[u8], value: &[u8]) -> Result<(QueuedEntry, Bytes), StoreEr
         avoid: record.avoid(),
         attachments: record.attachments,
         refills: record.refills,
+        bundle: BundleId::from_bytes(&record.bundle).ok(),
     };
     Ok((entry, record.slip))
 }

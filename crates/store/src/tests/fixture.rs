@@ -213,6 +213,7 @@ pub(super) fn receive(sent: &Sent, hop: &str, here: &str, action: ReceiveAction)
         hop: code(hop),
         hops: 1,
         refills: 0,
+        bundle: None,
         now: at(1),
     }))
 }

@@ -35,6 +35,7 @@ impl Scene {
                 valid_from_time: Some(begin),
                 valid_until_time: Some(end),
                 revoke_time: None,
+                kem_suite: 0,
             }],
             ..wire_envelope::Member::default()
         };

@@ -22,6 +22,8 @@ pub(in crate::engine) struct ReceiptsTaken {
     pub(in crate::engine) answered: Vec<(MessageId, BureauCode)>,
     /// What the hop itself had passed on before.
     pub(in crate::engine) passed_on: Vec<(MessageId, BureauCode)>,
+    /// How many counted.
+    pub(in crate::engine) counted: u64,
 }
 
 /// Verifies receipts that a hop brought and makes those durable that count.
@@ -65,6 +67,7 @@ pub(in crate::engine) async fn take_receipts(
             taken.answered.push(slip);
         }
         if *outcome == Outcome::ReceiptTaken {
+            taken.counted += 1;
             engine.metrics.receipt(statement.kind);
             tracing::info!(
                 event = "receipt_taken",

@@ -340,8 +340,9 @@ impl Scene<'_> {
             answers.push(Answer { fresh: receipt.encode(), passed_on });
             slips.push(ReceiveSlip { slip: slip.slip, action: slip.action, receipt });
         }
-        let Inbound { envelope, hop, hops, refills, .. } = inbound;
-        let receive = Receive { envelope, slips, hop, hops, refills, now: self.now };
+        let Inbound { envelope, hop, hops, refills, bundle, .. } = inbound;
+        let now = self.now;
+        let receive = Receive { envelope, slips, hop, hops, refills, bundle, now };
         Ok((Operation::Receive(Box::new(receive)), answers))
     }
 }

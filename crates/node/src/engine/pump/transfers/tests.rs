@@ -28,6 +28,7 @@ fn queued(number: u64) -> Queued {
         avoid: Vec::new(),
         attachments: 1,
         refills: 0,
+        bundle: None,
     };
     let (signed_manifest, body, slip) = (Bytes::new(), Bytes::new(), Bytes::new());
     Queued { entry, signed_manifest, body, slip, unreadable: false }
