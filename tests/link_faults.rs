@@ -220,7 +220,7 @@ async fn a_receipt_counts_only_from_who_may_give_it() {
 
 /// Sends one receipt and waits until it is taken note of.
 async fn tell(link: &mut Link, number: u64, receipt: Bytes) {
-    let batch = wire::ReceiptBatch { number, receipts: vec![receipt] };
+    let batch = wire::ReceiptBatch { number, receipts: vec![receipt], home: String::new() };
     link.send(Kind::Receipts(batch)).await;
     loop {
         match link.next().await {

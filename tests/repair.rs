@@ -38,7 +38,8 @@ async fn parcel(link: &mut Link) -> wire::Parcel {
 /// Says about a parcel what a relay says that will get it on.
 async fn take_custody(actor: &Actor, link: &Link, parcel: &wire::Parcel) {
     let receipts = vec![actor.receipt(parcel, ReceiptKind::Custody)];
-    link.send(Kind::Receipts(wire::ReceiptBatch { number: 0, receipts })).await;
+    link.send(Kind::Receipts(wire::ReceiptBatch { number: 0, receipts, home: String::new() }))
+        .await;
 }
 
 #[tokio::test]

@@ -19,14 +19,15 @@ const FUNCTION_LINES_MAX: usize = 70;
 
 /// Which crate may name which: proto ← core ← {store, net} ← node ← cli ← bin. The bench stands
 /// beside the binary. The commands open no store: what a node does is the node's.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("proto", &[]),
     ("core", &["proto"]),
     ("store", &["proto", "core"]),
     ("net", &["proto", "core"]),
     ("node", &["proto", "core", "store", "net"]),
     ("cli", &["proto", "core", "net", "node"]),
-    ("bench", &["proto", "core", "store", "net", "node", "cli"]),
+    ("sim", &["proto", "core", "store", "node"]),
+    ("bench", &["proto", "core", "store", "net", "node", "cli", "sim"]),
     ("", &["cli"]),
 ];
 

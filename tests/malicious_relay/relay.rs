@@ -71,7 +71,8 @@ impl Relay {
 
     pub(crate) fn tell_origin(&mut self, receipt: Bytes) {
         self.batches += 1;
-        let batch = wire::ReceiptBatch { number: self.batches, receipts: vec![receipt] };
+        let (number, receipts, home) = (self.batches, vec![receipt], String::new());
+        let batch = wire::ReceiptBatch { number, receipts, home };
         self.out.push(("FR".to_owned(), Kind::Receipts(batch)));
     }
 

@@ -7,6 +7,7 @@
 //! - `peers`: a node whose peers are away for the most part;
 //! - `soak kill`: nodes killed at random under load; `soak flap`: links that come and go for a day;
 //!   `soak outage`: a link that is down for long; `backlog`: a peer that was away.
+//! - `simulate`: whole networks in one thread, by seeds;
 //!
 //! Nodes are started by running this very program again as `bureau`.
 #![forbid(unsafe_code)]
@@ -28,6 +29,7 @@ mod desks;
 mod disk;
 mod peers;
 mod report;
+mod simulate;
 mod slow;
 mod soak;
 mod store;
@@ -81,6 +83,8 @@ enum Command {
         #[arg(long, default_value_t = 120)]
         idle_seconds: u64,
     },
+    /// Whole networks in one thread: crashes, cuts, wrong clocks, full disks, by seeds.
+    Simulate(simulate::Seeds),
     /// The program itself.
     #[command(hide = true)]
     Bureau {
@@ -129,6 +133,9 @@ fn main() -> ExitCode {
         let program = std::iter::once("bureau".to_owned()).chain(arguments);
         return ExitCode::from(bureau_cli::main(program.map(Into::into)));
     }
+    if let Command::Simulate(seeds) = arguments.command {
+        return if simulate::run(&seeds) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let good = runtime.block_on(run(arguments.command, arguments.output));
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -160,7 +167,7 @@ async fn run(command: Command, output: Format) -> bool {
         Command::SlowLink(slow) => slow::run(slow, output).await,
         Command::Wire { idle_seconds } => wire::run(idle_seconds, output).await,
         Command::Peers(asked) => peers::run(asked, output).await,
-        Command::Bureau { .. } => true,
+        Command::Bureau { .. } | Command::Simulate(_) => true,
     }
 }
 

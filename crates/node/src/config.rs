@@ -306,6 +306,14 @@ impl Permission {
 }
 
 impl Config {
+    /// Checks a text, as if it stood in a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every fault that was found.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        check::check(path, text)
+    }
+
     /// Reads and checks a file.
     ///
     /// # Errors

@@ -162,7 +162,8 @@ impl Intake<'_> {
         }
         for receipts in receipts.chunks(RECEIPTS_PER_BATCH_MAX) {
             // Number 0: the parcel comes again where this answer is lost, so it is not confirmed.
-            let batch = wire::ReceiptBatch { number: 0, receipts: receipts.to_vec() };
+            let (receipts, home) = (receipts.to_vec(), String::new());
+            let batch = wire::ReceiptBatch { number: 0, receipts, home };
             self.outbound.send(Kind::Receipts(batch)).await?;
         }
         Ok(())

@@ -274,9 +274,14 @@ impl<'a> Pump<'a> {
             lane => self.send_of_lane(lane, piece_bytes).await?,
         };
         self.shares.sent(class, bytes, work);
+        self.show_flight();
+        Ok(true)
+    }
+
+    /// Says what is on its way now: also when less is.
+    fn show_flight(&self) {
         let in_flight = u32::try_from(self.flight.parcels()).ok();
         self.engine.links.measured(self.slot, in_flight, None, self.pace.rate());
-        Ok(true)
     }
 
     /// Sends a lane's next parcel, or the next piece of it. Gives its bytes.
@@ -375,6 +380,7 @@ impl<'a> Pump<'a> {
                         self.look = true;
                     }
                 }
+                self.show_flight();
                 Ok(())
             }
             PumpEvent::ReceiptsTaken(number) => {
@@ -400,7 +406,11 @@ impl<'a> Pump<'a> {
                 self.part_taken(&taken);
                 Ok(())
             }
-            PumpEvent::Rejected(rejection) => self.rejected(rejection).await,
+            PumpEvent::Rejected(rejection) => {
+                let taken = self.rejected(rejection).await;
+                self.show_flight();
+                taken
+            }
         }
     }
 }

@@ -66,7 +66,7 @@ mod tests {
     fn batch(receipts: usize) -> Frame {
         let receipt = |n: usize| Bytes::from(format!("{n} the same signed root, and more of it"));
         let receipts = (0..receipts).map(receipt).collect();
-        frame(Kind::Receipts(ReceiptBatch { number: 1, receipts }))
+        frame(Kind::Receipts(ReceiptBatch { number: 1, receipts, home: String::new() }))
     }
 
     #[test]
@@ -88,7 +88,8 @@ mod tests {
         let mut noise = vec![0; 4096];
         getrandom::fill(&mut noise).unwrap();
         let receipts = vec![Bytes::from(noise)];
-        let noise = frame(Kind::Receipts(ReceiptBatch { number: 1, receipts }));
+        let noise =
+            frame(Kind::Receipts(ReceiptBatch { number: 1, receipts, home: String::new() }));
         assert_eq!(squeeze(noise.clone()), noise);
     }
 

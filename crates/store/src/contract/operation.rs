@@ -188,6 +188,8 @@ pub enum ReceiveAction {
 pub struct TakeReceipt {
     /// The receipt.
     pub receipt: Verified<Receipt>,
+    /// Where it is passed on to if its message was never here; `None`: nowhere.
+    pub home: Option<BureauCode>,
     /// The peer that brought it.
     pub hop: BureauCode,
     /// When.

@@ -17,8 +17,8 @@ const PAGE: usize = 4096;
 /// What the disk was asked to do, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
-    Write(#[cfg_attr(not(test), expect(dead_code, reason = "read by tests"))] PathBuf),
-    Sync(#[cfg_attr(not(test), expect(dead_code, reason = "read by tests"))] PathBuf),
+    Write(PathBuf),
+    Sync(PathBuf),
 }
 
 /// A disk in memory.

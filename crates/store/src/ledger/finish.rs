@@ -136,6 +136,7 @@ impl Writing<'_, '_> {
         for message in timer.messages {
             match timer.kind {
                 TimerKind::Expire => {
+                    self.tell_again(&message, now)?;
                     let overdue = at.plus_ms(OVERDUE_AFTER_EXPIRY_MS);
                     self.set_timer(overdue, TimerKind::Overdue, message)?;
                 }
@@ -158,6 +159,18 @@ impl Writing<'_, '_> {
         }
         self.notes.push(Note::Time(now));
         Ok(Outcome::Done)
+    }
+
+    /// What arrived and lies here is told to its sender once more when it expires: the answer may
+    /// have been lost with its link, and from now on nobody offers the message again.
+    fn tell_again(&mut self, message: &MessageId, now: Timestamp) -> Result<(), StoreError> {
+        for (_, track) in self.tracks(message)? {
+            let lies = track.role() == Role::Recipient && track.state() == State::Delivered;
+            if let (true, Some(origin)) = (lies, track.origin()) {
+                self.send_home(origin, track.given.clone(), now);
+            }
+        }
+        Ok(())
     }
 
     /// Forgets a message that nobody here has anything more to do with; or looks again in a day.

@@ -22,12 +22,16 @@ const DECLINED_MAX: usize = 16;
 
 impl Writing<'_, '_> {
     pub(super) fn take_receipt(&mut self, take: TakeReceipt) -> Result<Outcome, StoreError> {
-        let TakeReceipt { receipt, hop, now } = take;
+        let TakeReceipt { receipt, home, hop, now } = take;
         let statement = receipt.statement();
         let (message, recipient) = (&statement.message, &statement.recipient);
         let ignored = |why| Ok(Outcome::ReceiptIgnored(why));
         let Some(mut track) = self.track(message, recipient)? else {
-            return ignored(ReceiptIgnored::UnknownMessage);
+            let Some(home) = home else { return ignored(ReceiptIgnored::UnknownMessage) };
+            // Its message took another way than it does.
+            self.send_home(home, receipt.encode(), now);
+            self.notes.push(Note::Time(now));
+            return Ok(Outcome::ReceiptTaken);
         };
         if track.slip() != statement.slip {
             return ignored(ReceiptIgnored::SlipMismatch);

@@ -219,7 +219,12 @@ pub(super) fn receive(sent: &Sent, hop: &str, here: &str, action: ReceiveAction)
 }
 
 pub(super) fn take(receipt: Verified<Receipt>, hop: &str) -> Operation {
-    Operation::TakeReceipt(Box::new(TakeReceipt { receipt, hop: code(hop), now: at(2) }))
+    Operation::TakeReceipt(Box::new(TakeReceipt {
+        receipt,
+        home: None,
+        hop: code(hop),
+        now: at(2),
+    }))
 }
 
 pub(super) fn give_up(receipt: Verified<Receipt>) -> Operation {

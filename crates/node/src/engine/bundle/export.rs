@@ -329,7 +329,7 @@ impl Making<'_> {
                 }
                 self.made.kept.receipts += batch.len() as u64;
                 let receipts = batch.into_iter().map(|one| one.receipt).collect();
-                let batch = wire::ReceiptBatch { number: 0, receipts };
+                let batch = wire::ReceiptBatch { number: 0, receipts, home: String::new() };
                 self.pack.frame(frame::Kind::Receipts(batch)).await?;
                 let begin = range.map_or(first, |range: ReceiptRange| range.first);
                 range = Some(ReceiptRange { destination, first: begin, last });

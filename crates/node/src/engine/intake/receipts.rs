@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use bureau_core::{
-    BureauCode, MessageId, Reason, Receipt, Timestamp, Verified, Verifier, receipt::ReceiptKind,
+    BureauCode, MessageId, Reason, Receipt, Timestamp, Verified, Verifier,
+    receipt::{ReceiptKind, stored_statement},
 };
 use bureau_proto::link::v1 as wire;
 use bureau_store::contract::{Operation, Outcome, TakeReceipt};
@@ -38,16 +39,21 @@ pub(in crate::engine) async fn take_receipts(
 ) -> Result<ReceiptsTaken, End> {
     let (verifier, now) = (engine.trust.verifier(), engine.clock.now());
     let verified = engine.machine.offload(move || verify_receipts(&verifier, batches, now));
-    let (receipts, refused) = verified.await.map_err(|error| task_failed(&error))?;
-    for reason in &refused {
+    let (receipts, homes, refused) = verified.await.map_err(|error| task_failed(&error))?;
+    if refused.iter().any(|(reason, signer)| is_ahead(*reason, *signer, hop)) {
+        // Not confirmed, so they come again; refused for good they would never reach home.
+        return Err(End::of_link(Reason::ClockSkew, "the peer's clock went ahead"));
+    }
+    for (reason, _) in &refused {
         engine.metrics.refused(way, reason.as_str());
         tracing::warn!(event = "receipt_rejected", peer = %hop, reason = %reason);
     }
-    let operation = |receipt: &Verified<Receipt>| {
-        let take = TakeReceipt { receipt: receipt.clone(), hop, now };
+    let operation = |(receipt, home): (&Verified<Receipt>, Option<BureauCode>)| {
+        let home = home.filter(|home| passes_on_to(engine, hop, *home));
+        let take = TakeReceipt { receipt: receipt.clone(), home, hop, now };
         Operation::TakeReceipt(Box::new(take))
     };
-    let operations: Vec<_> = receipts.iter().map(operation).collect();
+    let operations: Vec<_> = receipts.iter().zip(homes).map(operation).collect();
     let mut taken = ReceiptsTaken::default();
     if operations.is_empty() {
         return Ok(taken);
@@ -91,26 +97,50 @@ pub(in crate::engine) async fn take_receipts(
     Ok(taken)
 }
 
+/// Whether receipts for a bureau are passed on here whose messages took another way.
+fn passes_on_to(engine: &Engine, hop: BureauCode, home: BureauCode) -> bool {
+    let roster = engine.trust.roster();
+    let relays = roster.member(&engine.bureau()).is_ok_and(|member| member.relay);
+    let onward = engine.links.next_hop(home, &roster);
+    relays && home != engine.bureau() && onward.is_some_and(|onward| onward != hop)
+}
+
+/// Why a receipt is refused, and who signed it by its own word.
+type RefusedReceipt = (Reason, Option<BureauCode>);
+
 fn verify_receipts(
     verifier: &Verifier,
     batches: Vec<wire::ReceiptBatch>,
     now: Timestamp,
-) -> (Vec<Verified<Receipt>>, Vec<Reason>) {
-    let (mut good, mut bad) = (Vec::new(), Vec::new());
+) -> (Vec<Verified<Receipt>>, Vec<Option<BureauCode>>, Vec<RefusedReceipt>) {
+    let (mut good, mut homes, mut bad) = (Vec::new(), Vec::new(), Vec::new());
     for batch in batches {
+        let home = batch.home.parse().ok();
         if batch.receipts.len() > RECEIPTS_PER_BATCH_MAX {
-            bad.push(Reason::TooLarge);
+            bad.push((Reason::TooLarge, None));
             continue;
         }
         for receipt in batch.receipts {
-            let verified = verifier.receipt(receipt, now);
+            let verified = verifier.receipt(receipt.clone(), now);
             match verified.and_then(|receipt| may_give(receipt, verifier)) {
-                Ok(receipt) => good.push(receipt),
-                Err(reason) => bad.push(reason),
+                Ok(receipt) => {
+                    good.push(receipt);
+                    homes.push(home);
+                }
+                Err(reason) => {
+                    let said = stored_statement(receipt);
+                    bad.push((reason, said.ok().map(|statement| statement.signer)));
+                }
             }
         }
     }
-    (good, bad)
+    (good, homes, bad)
+}
+
+/// Whether a receipt is refused because its signer, the hop itself, has a clock that went ahead since
+/// it greeted.
+fn is_ahead(reason: Reason, signer: Option<BureauCode>, hop: BureauCode) -> bool {
+    reason == Reason::CreatedInFuture && signer == Some(hop)
 }
 
 /// What is for another only a relay takes over, passes on or gives up. Otherwise a recipient could

@@ -46,8 +46,11 @@ impl Pump<'_> {
         let asked = [self.flight.oldest_sent(), self.transfers.oldest_unanswered()];
         let answer = asked.into_iter().flatten().min().map(|asked| asked + ANSWER_TIMEOUT);
         let paused = [self.paused_until, self.transfers.paused_until];
-        let room = [answer, self.pace.room_at(), self.drain.filled_at(), self.kept.due_at()];
-        let others = room.into_iter().chain(paused).flatten();
+        // What time alone would have given by now waits for something else: for an answer, mostly.
+        let now = Instant::now();
+        let room = [self.pace.room_at(), self.drain.filled_at()];
+        let room = room.into_iter().map(|at| at.filter(|at| *at > now));
+        let others = room.chain(paused).chain([answer, self.kept.due_at()]).flatten();
         others.min().unwrap_or(self.next_ping).min(self.next_ping)
     }
 

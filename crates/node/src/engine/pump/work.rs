@@ -205,7 +205,8 @@ impl Pump<'_> {
             let positions = receipts.iter().map(|receipt| receipt.position).collect();
             self.batches.insert(self.last_batch, positions);
             let receipts = receipts.into_iter().map(|receipt| receipt.receipt).collect();
-            let batch = wire::ReceiptBatch { number: self.last_batch, receipts };
+            let home = destination.to_string();
+            let batch = wire::ReceiptBatch { number: self.last_batch, receipts, home };
             self.outbound.send(Kind::Receipts(batch)).await?;
             sent = true;
         }
