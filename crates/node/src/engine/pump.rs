@@ -370,6 +370,7 @@ impl<'a> Pump<'a> {
                     self.flight.release(slip);
                     self.slot.doing.answered(slip.0, slip.1);
                 }
+                self.show_flight();
                 Ok(())
             }
             PumpEvent::PassedOn(slips) => {
