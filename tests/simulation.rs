@@ -10,7 +10,7 @@ use std::sync::{
 use bureau_sim::simulate;
 
 /// Seeds that every run of the tests tries.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 24;
 
 #[test]
 fn every_seed_keeps_every_promise() {

@@ -88,6 +88,8 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Bundle(bundle::BundleCommand),
     Peers(peers::PeersArgs),
+    /// See what is missing of what other bureaus sent
+    Gaps,
     /// See what the node is and how it is
     Status,
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod bundle;
 pub(crate) mod check;
+pub(crate) mod gaps;
 pub(crate) mod inbox;
 pub(crate) mod peers;
 pub(crate) mod queue;
@@ -34,6 +35,7 @@ pub(crate) async fn run(arguments: Arguments, output: &mut Output) -> Result<u8,
         Command::Queue(command) => queue::run(command, desk, output).await.map(|()| 0),
         Command::Bundle(command) => Box::pin(bundle::run(command, desk, output)).await.map(|()| 0),
         Command::Peers(args) => peers::run(args, desk, output).await.map(|()| 0),
+        Command::Gaps => gaps::run(desk, output).await.map(|()| 0),
         Command::Status => status::run(desk, output).await.map(|()| 0),
     }
 }

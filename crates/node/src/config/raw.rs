@@ -91,6 +91,7 @@ raw! {
         connect_timeout_ms: u64,
         messages_per_second: u64,
         custody_overdue_ms: u64,
+        repair_after_ms: u64,
     }
     RawPeer {
         bureau: String,

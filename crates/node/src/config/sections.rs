@@ -198,6 +198,9 @@ pub struct Links {
     /// Defaults to 600,000: how long an origin waits for a recipient's word after a relay took
     /// custody, before it looks for another way.
     pub custody_overdue_ms: u64,
+    /// Defaults to 120,000: how long a recipient waits for what has left its origin before it asks
+    /// for it, and again before it says that it is missing.
+    pub repair_after_ms: u64,
 }
 
 impl Default for Links {
@@ -212,6 +215,7 @@ impl Default for Links {
             connect_timeout_ms: 10_000,
             messages_per_second: 1_000_000,
             custody_overdue_ms: bureau_store::CUSTODY_OVERDUE_MS,
+            repair_after_ms: 120_000,
         }
     }
 }
@@ -243,6 +247,12 @@ impl Links {
             raw.custody_overdue_ms,
             &mut links.custody_overdue_ms,
             1_000..=86_400_000,
+        );
+        set.number(
+            "repair_after_ms",
+            raw.repair_after_ms,
+            &mut links.repair_after_ms,
+            1_000..=3_600_000,
         );
         if links.stall_ms < 2 * links.ping_ms {
             set.fault(

@@ -13,6 +13,7 @@
 //! - [`explain`]: where a message is and why it is not further; [`shape`]: how long what waits has;
 //! - [`lifecycle`]: what operators and senders do with a message; [`transit`]: what is on its way
 //!   meanwhile;
+//! - [`repair`]: what is missing is found, asked for and sent again;
 //! - [`quota`]: how much one desk may ask for;
 //! - [`machine`]: chance, and a place for long work.
 
@@ -29,6 +30,7 @@ pub mod outbound;
 mod pings;
 pub mod pump;
 pub mod quota;
+pub mod repair;
 mod routes;
 pub mod scribe;
 pub mod session;
@@ -94,7 +96,9 @@ impl Parts {
             // Of a peer that is configured no more only the word is left.
             links.hold(peer, Some(held));
         }
-        let engine = Engine { config, clock, trust, store, scribe, links, metrics, machine };
+        let repair = repair::Repair::default();
+        let engine =
+            Engine { config, clock, trust, store, scribe, links, repair, metrics, machine };
         Ok((Arc::new(engine), worker))
     }
 }
@@ -113,6 +117,8 @@ pub struct Engine {
     pub scribe: scribe::Scribe,
     /// The peers.
     pub links: Arc<links::Links>,
+    /// What was sent, what is missing.
+    pub repair: repair::Repair,
     /// What is counted.
     pub metrics: Metrics,
     /// Where it runs.
@@ -135,6 +141,7 @@ impl Engine {
         let engine = || Arc::clone(self);
         let mut tasks: Vec<Task> = vec![
             Box::pin(timers::run(engine(), stop.clone())),
+            Box::pin(repair::run(engine(), stop.clone())),
             Box::pin(wake::run(engine(), stop.clone())),
         ];
         for peer in self.config.peers.iter().filter(|peer| peer.dial) {

@@ -15,6 +15,7 @@ mod drain;
 mod flight;
 mod pace;
 mod shares;
+mod statements;
 mod transfers;
 mod turn;
 mod verdict;
@@ -135,6 +136,8 @@ struct Pump<'a> {
     paused_until: Option<Instant>,
     /// What the peer did not take, and may take later.
     kept: Kept,
+    /// What was told of what was sent and what is missing.
+    told: statements::Told,
     /// What waits may lead elsewhere than when last looked at.
     look: bool,
     /// When that was last asked while something was sent.
@@ -181,6 +184,7 @@ impl<'a> Pump<'a> {
             next_ping: now,
             paused_until: None,
             kept: Kept::default(),
+            told: statements::Told::default(),
             look: true,
             looked: now,
         }
@@ -194,7 +198,8 @@ impl<'a> Pump<'a> {
             self.look_if_notified().await;
             self.go_on_if_due();
             self.ping_if_due().await?;
-            if self.send_receipts().await? | self.send_one().await? {
+            if self.send_receipts().await? | self.send_statements().await? | self.send_one().await?
+            {
                 continue;
             }
             // Now that nothing more goes, a mark shows when it has arrived.

@@ -21,6 +21,7 @@ use super::{
     links::Slot,
     outbound::{End, Outbound, frame},
     pump::{self, PumpEvent},
+    repair::{epochs, intake as statements},
     squeeze,
 };
 
@@ -63,6 +64,10 @@ pub struct Peer {
 pub async fn run(engine: &Arc<Engine>, peer: Peer, dialed_by: BureauCode, mut wire: Wire) -> End {
     let end = match greet(engine, &peer, &mut wire).await {
         Ok(hello) => {
+            if let Err(end) = epochs::greeted(engine, peer.bureau, &hello).await {
+                say_bye(&wire.outbound, &end).await;
+                return end;
+            }
             let now = engine.clock.now();
             let node = peer.node.clone();
             match engine.links.begin(peer.bureau, node, &software(&hello), dialed_by, now) {
@@ -104,7 +109,7 @@ async fn greet(engine: &Engine, peer: &Peer, wire: &mut Wire) -> Result<wire::He
             zstd: true,
         }),
         software: concat!("bureau ", env!("CARGO_PKG_VERSION")).to_owned(),
-        high_waters: Vec::new(),
+        high_waters: epochs::statements_of(engine, peer.bureau).await?,
     };
     let closed = |_| End::new(Reason::Stalled, "the stream closed before the greeting");
     wire.outbound.send(frame(Kind::Hello(hello))).await.map_err(closed)?;
@@ -169,7 +174,16 @@ async fn up(engine: &Arc<Engine>, slot: Slot, hello: &wire::Hello, wire: Wire) -
     let mut end = {
         let assembly = Assembly::default();
         let (files, file_events) = mpsc::channel(FILE_EVENTS_MAX);
-        let mut reader = Reader { outbound: &outbound, brought, events: &events, files, assembly };
+        let (said, heard) = mpsc::channel(statements::STATEMENT_FRAMES_MAX);
+        let mut reader = Reader {
+            outbound: &outbound,
+            brought,
+            events: &events,
+            files,
+            statements: said,
+            assembly,
+        };
+        let hearing = statements::run(engine, peer, heard);
         let filing = parts::run(engine, peer, file_events, &outbound);
         let reading = reader.run(wire.inbound);
         let taking = intake::run(engine, peer, taken_in, &outbound, &events);
@@ -183,6 +197,7 @@ async fn up(engine: &Arc<Engine>, slot: Slot, hello: &wire::Hello, wire: Wire) -
             end = taking => end,
             end = pumping => end,
             end = filing => end,
+            end = hearing => end,
         }
     };
     end.was_up = true;
@@ -198,6 +213,7 @@ struct Reader<'a> {
     brought: mpsc::Sender<Brought>,
     events: &'a mpsc::Sender<PumpEvent>,
     files: mpsc::Sender<FileEvent>,
+    statements: mpsc::Sender<statements::Brought>,
     assembly: Assembly,
 }
 
@@ -245,17 +261,16 @@ impl Reader<'_> {
             Some(Kind::Part(part)) => self.bring_file(FileEvent::Part(part)).await,
             Some(Kind::PartTaken(taken)) => self.tell(PumpEvent::PartTaken(taken)).await,
             Some(Kind::Pong(pong)) => self.tell(PumpEvent::Pong(pong.number)).await,
+            Some(Kind::HighWaters(batch)) => {
+                self.bring_statements(statements::Brought::Sent(batch)).await
+            }
+            Some(Kind::Shortfalls(batch)) => {
+                self.bring_statements(statements::Brought::Missing(batch)).await
+            }
             Some(Kind::Bye(bye)) => Err(end_of_bye(&bye)),
             Some(Kind::Hello(_)) => Err(End::new(Reason::ProtocolViolation, "a second greeting")),
             // Repair and rosters over links: a peer that offers them is not answered.
-            Some(
-                Kind::Need(_)
-                | Kind::Roster(_)
-                | Kind::HighWaters(_)
-                | Kind::Shortfalls(_)
-                | Kind::Zstd(_),
-            )
-            | None => Ok(()),
+            Some(Kind::Need(_) | Kind::Roster(_) | Kind::Zstd(_)) | None => Ok(()),
         }
     }
 
@@ -268,6 +283,11 @@ impl Reader<'_> {
     /// Parts wait for the disk, and what is behind them with them: the sender has few on their way.
     async fn bring_file(&self, event: FileEvent) -> Result<(), End> {
         self.files.send(event).await.map_err(|_| End::part_ended())
+    }
+
+    /// Statements wait to be verified, and what is behind them with them: an honest peer has few.
+    async fn bring_statements(&self, brought: statements::Brought) -> Result<(), End> {
+        self.statements.send(brought).await.map_err(|_| End::part_ended())
     }
 
     async fn tell(&self, event: PumpEvent) -> Result<(), End> {

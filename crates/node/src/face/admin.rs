@@ -7,18 +7,19 @@ mod peers;
 
 use std::{sync::Arc, time::SystemTime};
 
-use bureau_core::{BureauCode, DeskName, Lane, Reason, Timestamp};
+use bureau_core::{BureauCode, DeskName, Lane, Reason, Timestamp, high_water::CountOf};
 use bureau_net::{FieldViolation, Refusal, TlsStore};
 use bureau_proto::admin::v1::{
-    ExplainMessageRequest, ExplainMessageResponse, ExportBundleRequest, GetQueueShapeRequest,
+    ExplainMessageRequest, ExplainMessageResponse, ExportBundleRequest, Gap, GetQueueShapeRequest,
     GetQueueShapeResponse, GetStatusRequest, GetStatusResponse, HeldDepth, HoldMessagesRequest,
     HoldMessagesResponse, HoldPeerRequest, HoldPeerResponse, ImportBundleRequest,
     ImportBundleResponse, LinkState as WireState, ListBundlesRequest, ListBundlesResponse,
-    ListDeadLettersRequest, ListDeadLettersResponse, ListPeersRequest, ListPeersResponse,
-    ListQueueRequest, ListQueueResponse, PingPeerRequest, PingPeerResponse, QueueDepth, QueueEntry,
-    ReleaseMessagesRequest, ReleaseMessagesResponse, ReleasePeerRequest, ReleasePeerResponse,
-    RequeueMessagesRequest, RequeueMessagesResponse, RetryMessagesRequest, RetryMessagesResponse,
-    RetryPeerRequest, RetryPeerResponse, admin_service_server::AdminService,
+    ListDeadLettersRequest, ListDeadLettersResponse, ListGapsRequest, ListGapsResponse,
+    ListPeersRequest, ListPeersResponse, ListQueueRequest, ListQueueResponse, PingPeerRequest,
+    PingPeerResponse, QueueDepth, QueueEntry, ReleaseMessagesRequest, ReleaseMessagesResponse,
+    ReleasePeerRequest, ReleasePeerResponse, RequeueMessagesRequest, RequeueMessagesResponse,
+    RetryMessagesRequest, RetryMessagesResponse, RetryPeerRequest, RetryPeerResponse,
+    admin_service_server::AdminService,
 };
 use bureau_store::contract::{QueuePosition, QueuedEntry};
 use tokio::sync::Semaphore;
@@ -27,7 +28,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{access::Access, message};
 use crate::{
     config::Permission,
-    engine::{Engine, links::LinkState, store_refusal},
+    engine::{Engine, links::LinkState, repair::gaps::Gap as MissingGap, store_refusal},
 };
 
 /// The admin service.
@@ -135,6 +136,20 @@ fn entry(entry: QueuedEntry) -> QueueEntry {
         expire_time: Some(entry.expires.to_wire()),
         size: entry.size,
         hold: None,
+    }
+}
+
+fn gap((count, gap): (CountOf, MissingGap)) -> Gap {
+    Gap {
+        origin: count.origin.to_string(),
+        epoch: count.epoch.to_string(),
+        lane: count.lane.to_wire(),
+        first: gap.missing.first().unwrap_or(0),
+        last: gap.missing.last().unwrap_or(0),
+        messages: gap.missing.count(),
+        since_time: Some(gap.since.to_wire()),
+        ask_time: gap.asked.map(|(_, last)| last.to_wire()),
+        open: gap.open,
     }
 }
 
@@ -342,5 +357,14 @@ impl AdminService for AdminFace {
         self.operate(&request)?;
         let listed = self.bundle_list(request.into_inner()).await.map_err(Status::from)?;
         Ok(Response::new(listed))
+    }
+
+    async fn list_gaps(
+        &self,
+        request: Request<ListGapsRequest>,
+    ) -> Result<Response<ListGapsResponse>, Status> {
+        self.operate(&request)?;
+        let gaps = self.engine.repair.missing().into_iter().map(gap).collect();
+        Ok(Response::new(ListGapsResponse { gaps }))
     }
 }

@@ -110,6 +110,21 @@ impl Metrics {
         self.inner.families.forks.inc();
     }
 
+    /// What an origin sent is missing, and asking did not help.
+    pub fn gap(&self) {
+        self.inner.families.gaps.inc();
+    }
+
+    /// Messages are sent again because their recipient lost them.
+    pub fn refilled(&self, messages: u64) {
+        self.inner.families.refilled.inc_by(messages);
+    }
+
+    /// The store knows less than this bureau signed.
+    pub fn went_back(&self) {
+        self.inner.families.store_went_back.inc();
+    }
+
     /// A face refused something. A reason that is not in the catalogue counts as `OTHER`: it may
     /// be a peer's own words.
     pub fn refused(&self, face: &'static str, reason: &str) {

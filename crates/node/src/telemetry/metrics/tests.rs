@@ -137,7 +137,7 @@ fn every_name_has_the_prefix_a_help_and_stands_once() {
     let text = metrics.encode().unwrap();
     let helps = text.lines().filter_map(|line| line.strip_prefix("# HELP "));
     let names: Vec<&str> = helps.map(|help| help.split_once(' ').unwrap().0).collect();
-    assert_eq!(names.len(), 28, "{names:?}");
+    assert_eq!(names.len(), 31, "{names:?}");
     assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
     assert!(names.iter().all(|name| name.starts_with("bureau_")), "{names:?}");
     let samples = text.lines().filter(|line| !line.starts_with('#'));
