@@ -84,7 +84,7 @@ impl Book {
     pub(crate) fn note(&self, text: &str) {
         let at = self.began.elapsed().as_millis();
         if self.trace {
-            tracing::info!(event = "simulated", at_ms = at, what = text);
+            tracing::info!(simulated = text, at_ms = at);
         }
         let mut inner = self.lock();
         inner.mix(&at.to_le_bytes());
@@ -192,7 +192,7 @@ impl Book {
             let at = self.began.elapsed().as_millis();
             let text = format!("{kind:?}");
             let text: String = text.chars().take(120).collect();
-            tracing::debug!(event = "frame", at_ms = at, from, to, text);
+            tracing::debug!(frame = text, at_ms = at, from, to);
         }
         match kind {
             Some(Kind::Parcel(parcel)) => self.parcel(&parcel),
