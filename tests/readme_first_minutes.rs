@@ -215,13 +215,19 @@ fn interrupt(mut node: Child) {
 /// What is left of a text without widths, identifiers, times, sizes and ports.
 fn shape<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<Vec<&'a str>> {
     let lines = lines.map(|line| {
-        let words = line.split_whitespace();
-        words.map(|word| if varies(word) { "#" } else { word }).collect()
+        let words: Vec<_> = line.split_whitespace().collect();
+        let next = words.iter().skip(1).copied().chain([""]);
+        // How often a link was tried is a matter of luck.
+        let shown = words.iter().zip(next).map(|(word, next)| {
+            if varies(word) || next.starts_with("attempts") { "#" } else { word }
+        });
+        shown.collect()
     });
     lines.filter(|line: &Vec<&str>| !line.is_empty()).collect()
 }
 
 fn varies(word: &str) -> bool {
+    let word = word.trim_matches(['(', ')', ',']);
     let begins_with_digit = word.starts_with(|c: char| c.is_ascii_digit());
     let is_size = word.len() >= 3 && word.bytes().all(|byte| byte.is_ascii_digit());
     // A date, a time of day, an address with its port; "6d", "23h", "0s".

@@ -84,6 +84,8 @@ async fn an_outage_is_told_with_what_is_ahead() {
     let hub = because(&network, "IPSG", &id, "KE", "LINK_DOWN").await;
     assert_eq!((&hub["role"], &hub["next_hop"]), (&"RELAY".into(), &"KE".into()));
     assert_eq!(hub["ahead"]["messages"], 2);
+    // At a hub a message is as large as at its origin.
+    assert_eq!(hub["ahead"]["bytes"], explanation["ahead"]["bytes"]);
     let waits = fr.depths().await;
     assert!(waits.is_empty(), "{waits:?}");
 

@@ -1,7 +1,9 @@
-//! `bureau demo`: a network tried on this machine. Three bureaus and a hub as four processes,
-//! with traffic; then the cable to one is cut and its node killed, and it must all come right.
+//! `bureau demo`: a network tried on this machine. Three bureaus and a hub as four processes. First
+//! a film creeps over a slow line, is overtaken, and goes over the hub when the line is cut; then
+//! traffic flows, one bureau is cut off and its node killed, and it must all come right.
 
 mod corpus;
+mod detour;
 mod inboxes;
 mod ledger;
 mod network;
@@ -27,7 +29,7 @@ pub(crate) use self::corpus::CorpusError;
 use self::{
     inboxes::Inboxes,
     ledger::Ledger,
-    network::{BUREAUS, Network, VICTIM},
+    network::{BUREAUS, HUB, NEIGHBOR, Network, VICTIM},
     story::Story,
     tally::Tally,
     traffic::Traffic,
@@ -36,14 +38,16 @@ use crate::{error::CommandError, output::Output};
 
 /// How long messages are sent, whatever their number.
 const TRAFFIC: Duration = Duration::from_secs(12);
-/// When, after the first message, the cable to the victim is cut;
+/// When, after the first message, the victim's last cable is cut;
 const CUT: Duration = Duration::from_secs(3);
 /// when the victim is killed;
 const KILL: Duration = Duration::from_secs(5);
-/// when the cable is mended;
+/// when the cables are mended;
 const MEND: Duration = Duration::from_secs(8);
 /// and when the victim is started again.
 const RESTART: Duration = Duration::from_secs(9);
+/// What was accepted so long ago is at the hub.
+const AT_HUB: Duration = Duration::from_millis(1_500);
 /// When the demo ends with what has arrived by then.
 const GIVE_UP: Duration = Duration::from_secs(45);
 /// More than this cannot be sent in that time by every machine.
@@ -51,9 +55,11 @@ const MESSAGES_MAX: u64 = 5_000;
 
 /// Try a whole network on this machine: four nodes, a cut cable, a killed node.
 ///
-/// Three bureaus and a hub run as four processes. Messages flow; then the cable to KE is cut and
-/// KE's node is killed with -9, while messages keep being accepted; then both come back. Ends
-/// with 0 only if every message arrived once, unchanged, with verified receipts.
+/// Three bureaus and a hub run as four processes. A film creeps from FR to KE over a line of
+/// 64 kbit/s, and a FLASH overtakes it; that line is cut, and the film goes over the hub. Then
+/// messages flow; KE's last cable is cut and its node killed with -9, while messages keep being
+/// accepted; then all come back. Ends with 0 only if everything was as it is told, and every
+/// message arrived once, unchanged, with verified receipts.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -92,8 +98,12 @@ pub(crate) enum DemoError {
     Died { bureau: BureauCode, status: ExitStatus, log: PathBuf },
     #[error("the node of {bureau} does not answer; its log is {}: {error}", log.display())]
     NotReady { bureau: BureauCode, log: PathBuf, error: Box<CommandError> },
-    #[error("the hub's links did not come up in time; up are: {}", up.join(", "))]
-    NotLinked { up: Vec<String> },
+    #[error("the links of {node} did not come up in time; up are: {}", up.join(", "))]
+    NotLinked { node: String, up: Vec<String> },
+    #[error("no film could be made: {0}")]
+    Film(String),
+    #[error("it is not as it should be: {0}")]
+    NotSo(&'static str),
     #[error("the desk of {bureau}: {error}")]
     Desk { bureau: String, error: Box<CommandError> },
     #[error("a node failed: {0}")]
@@ -165,7 +175,8 @@ async fn play(
     let mut network = Network::make(directory).await?;
     story.tell(&format!("a network was made in {}", network.directory().display()))?;
     network.start().await?;
-    network.linked(&BUREAUS, deadline).await?;
+    network.linked(HUB, &BUREAUS, deadline).await?;
+    network.linked(NEIGHBOR, &[VICTIM], deadline).await?;
     story.tell("FR, KE, BR and the hub IPSG run as four processes; every link is up")?;
 
     let ledger = Arc::new(Ledger::default());
@@ -174,6 +185,7 @@ async fn play(
         desks.push((bureau, network.node(bureau)?.desk_face().await?));
     }
     let inboxes = Inboxes::watch(&desks, &ledger);
+    detour::play(&mut network, &desks, &ledger, story).await?;
     let start = Instant::now();
     let traffic = Traffic { templates, count, start, length: TRAFFIC, deadline };
     let sending = traffic.send(&desks, &ledger);
@@ -203,30 +215,37 @@ async fn disturb(
     deadline: Instant,
     story: &mut Story<'_>,
 ) -> Result<Outage, CommandError> {
-    story.tell("messages begin to flow")?;
+    story.tell("messages begin to flow, between all of them")?;
     sleep_until(start + CUT).await;
     let begin = Instant::now();
     network.cut_victim_off();
     let before = ledger.accepted();
-    story.tell(&format!("the cable to {VICTIM} is CUT, after {before} messages"))?;
+    story.tell(&format!("the line from {HUB} to {VICTIM} is CUT, too, after {before} messages"))?;
 
     sleep_until(start + KILL).await;
     network.node(VICTIM)?.kill().await?;
     story.tell(&format!("the node of {VICTIM} is KILLED (-9)"))?;
 
     sleep_until(start + MEND).await;
-    network.mend();
     let waiting = network.waiting().await?;
     let during = ledger.accepted() - before;
     story.tell(&format!(
-        "the cable is mended; meanwhile {during} messages were accepted, {waiting} wait at the hub"
+        "meanwhile {during} messages were accepted, of which {waiting} wait at {HUB} for {VICTIM}"
     ))?;
+    // What was accepted a moment ago may not have come to the hub yet.
+    let by = Instant::now().checked_sub(AT_HUB).unwrap_or(begin);
+    if let Some(id) = ledger.waiting_for(VICTIM, by) {
+        let explanation = network.why(HUB, &id).await?;
+        story.why(HUB, &id, &explanation)?;
+    }
+    network.mend();
+    story.tell("both lines are mended, the straight one at its full rate")?;
 
     sleep_until(start + RESTART).await;
     network.node(VICTIM)?.start()?;
     network.node(VICTIM)?.ready().await?;
     story.tell(&format!("the node of {VICTIM} is started again, on the same disk"))?;
-    network.linked(&[VICTIM], deadline).await?;
+    network.linked(HUB, &[VICTIM], deadline).await?;
     let end = Instant::now();
     let outage = Outage { begin, end };
     story.tell(&format!("{VICTIM} is linked again, after {:.1} s", outage.seconds()))?;

@@ -150,7 +150,7 @@ pub(crate) fn told(explanation: &Explanation, now: Timestamp, width: Option<u16>
     lines
 }
 
-/// Where it is, why, and since when.
+/// Where it is and why; since when a link is down.
 fn headline(explanation: &Explanation, now: Timestamp) -> String {
     let at_home = explanation.role() == NodeRole::Recipient;
     let place = match explanation.state() {
@@ -165,20 +165,15 @@ fn headline(explanation: &Explanation, now: Timestamp) -> String {
         DeliveryState::Recalled => "is recalled".to_owned(),
         DeliveryState::Unspecified => wire::delivery_state(explanation.state),
     };
-    let since = match explanation.since_time {
-        Some(time) if explanation.since_time != explanation.enqueue_time => {
-            let down = explanation.cause() == ExplanationCause::LinkDown;
-            let word = if down { " since" } else { ", since" };
-            format!("{word} {}", clock(Some(&time), now))
+    let outage = match explanation.cause() {
+        ExplanationCause::LinkDown => {
+            let since = clock(explanation.since_time.as_ref(), now);
+            format!(" since {since}{}", tries(explanation))
         }
         _ => String::new(),
     };
-    let tries = match explanation.cause() {
-        ExplanationCause::LinkDown => tries(explanation),
-        _ => String::new(),
-    };
     let Explanation { recipient, sentence, .. } = explanation;
-    escape::line(&format!("{recipient}  {place}: {sentence}{since}{tries}")).into_owned()
+    escape::line(&format!("{recipient}  {place}: {sentence}{outage}")).into_owned()
 }
 
 fn tries(explanation: &Explanation) -> String {
@@ -194,6 +189,16 @@ fn tries(explanation: &Explanation) -> String {
 
 fn details(explanation: &Explanation, now: Timestamp) -> Table {
     let mut rows: Vec<(&str, String)> = Vec::new();
+    let since = explanation.since_time.as_ref().filter(|_| {
+        let down = explanation.cause() == ExplanationCause::LinkDown;
+        let shown = |time: Option<&prost_types::Timestamp>| clock(time, now);
+        let waits = explanation.enqueue_time.as_ref();
+        !down && shown(explanation.since_time.as_ref()) != shown(waits)
+    });
+    if since.is_some() {
+        let ago = wire::shown_distance(since, now);
+        rows.push(("since", format!("{} ({ago})", clock(since, now))));
+    }
     if let Some(time) = explanation.enqueue_time.as_ref() {
         let ago = wire::shown_distance(Some(time), now);
         rows.push(("waits", format!("since {} ({ago})", clock(Some(time), now))));

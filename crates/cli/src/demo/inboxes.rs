@@ -91,6 +91,7 @@ async fn follow(
             subject: entry.subject,
             content,
             at: Instant::now(),
+            hop: entry.previous_hop,
             numbers: BTreeSet::new(),
         };
         ledger.arrived(bureau, entry.message_id.clone(), entry.number, arrived);

@@ -34,6 +34,8 @@ pub(super) struct Sent {
     /// When it was first asked for, and when it was accepted.
     pub(super) asked: Instant,
     pub(super) accepted: Instant,
+    /// Whether its times count: those of the slow line do not.
+    pub(super) timed: bool,
 }
 
 /// A message that came in.
@@ -43,6 +45,8 @@ pub(super) struct Arrived {
     pub(super) subject: String,
     pub(super) content: Bytes,
     pub(super) at: Instant,
+    /// The peer that brought it.
+    pub(super) hop: String,
     /// Its inbox numbers: more than one is a duplicate.
     pub(super) numbers: BTreeSet<u64>,
 }
@@ -70,14 +74,38 @@ impl Ledger {
         self.records().sent.len()
     }
 
+    /// The last message for a bureau alone that was accepted elsewhere by a moment and has not come
+    /// in.
+    pub(super) fn waiting_for(&self, bureau: &str, by: Instant) -> Option<String> {
+        let records = self.records();
+        let waits = |(id, sent): &(&String, &Sent)| {
+            sent.origin != bureau
+                && sent.recipients == [bureau]
+                && sent.accepted <= by
+                && !records.arrived.contains_key(&(bureau.to_owned(), (*id).clone()))
+        };
+        let last = records.sent.iter().filter(waits).max_by_key(|(_, sent)| sent.accepted);
+        last.map(|(id, _)| id.clone())
+    }
+
     /// Waits until everything that was sent has come in.
     pub(super) async fn all_delivered(&self) {
+        self.until(Records::all_delivered).await;
+    }
+
+    /// Waits until a bureau has a message.
+    pub(super) async fn delivered(&self, bureau: &str, id: &str) {
+        let key = (bureau.to_owned(), id.to_owned());
+        self.until(|records| records.arrived.contains_key(&key)).await;
+    }
+
+    async fn until(&self, holds: impl Fn(&Records) -> bool) {
         loop {
             // Listening begins before looking, so that nothing falls between.
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.records().all_delivered() {
+            if holds(&self.records()) {
                 return;
             }
             changed.await;
@@ -129,6 +157,7 @@ pub(super) mod tests {
             content: Bytes::from_static(b"content"),
             asked: at,
             accepted: at,
+            timed: true,
         }
     }
 
@@ -138,6 +167,7 @@ pub(super) mod tests {
             subject: "subject".to_owned(),
             content: Bytes::from_static(b"content"),
             at,
+            hop: "IPSG".to_owned(),
             numbers: BTreeSet::new(),
         }
     }
@@ -159,6 +189,22 @@ pub(super) mod tests {
         assert!(ledger.records().is_duplicated("id", &message));
         let other = Sent { content: Bytes::from_static(b"contenT"), ..message };
         assert!(!ledger.records().is_unchanged("id", &other));
+    }
+
+    #[test]
+    fn what_waits_for_a_bureau_is_what_others_sent_to_it_alone() {
+        let now = Instant::now();
+        let ledger = Ledger::default();
+        ledger.sent("both".to_owned(), sent(&["KE", "BR"], now));
+        ledger.sent("own".to_owned(), Sent { origin: "KE".to_owned(), ..sent(&["KE"], now) });
+        assert_eq!(ledger.waiting_for("KE", now), None);
+        ledger.sent("first".to_owned(), sent(&["KE"], now));
+        let later = now + std::time::Duration::from_millis(1);
+        ledger.sent("second".to_owned(), sent(&["KE"], later));
+        assert_eq!(ledger.waiting_for("KE", now).as_deref(), Some("first"));
+        assert_eq!(ledger.waiting_for("KE", later).as_deref(), Some("second"));
+        ledger.arrived("KE", "second".to_owned(), 1, arrived(now));
+        assert_eq!(ledger.waiting_for("KE", later).as_deref(), Some("first"));
     }
 
     #[tokio::test]

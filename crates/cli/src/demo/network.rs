@@ -11,7 +11,10 @@ use std::{
 };
 
 use bureau_core::{BureauCode, Limits, Roster, Verifier, roster::Anchor};
-use bureau_proto::admin::v1::{GetStatusRequest, LinkState, ListPeersRequest, ListQueueRequest};
+use bureau_proto::admin::v1::{
+    ExplainMessageRequest, Explanation, GetStatusRequest, LinkState, ListPeersRequest,
+    ListQueueRequest,
+};
 use tokio::{
     process::{Child, Command},
     task::spawn_blocking,
@@ -32,6 +35,8 @@ pub(super) const BUREAUS: [&str; 3] = ["FR", "KE", "BR"];
 pub(super) const HUB: &str = "IPSG";
 /// The one that is cut off and killed.
 pub(super) const VICTIM: &str = "KE";
+/// The one that has a line of its own to the victim.
+pub(super) const NEIGHBOR: &str = "FR";
 
 /// How long a node may take to answer.
 const READY_MAX: Duration = Duration::from_secs(20);
@@ -48,8 +53,10 @@ const PORT_TRIES_MAX: usize = 10_000;
 pub(super) struct Network {
     directory: PathBuf,
     nodes: Vec<Node>,
-    /// From the hub to the victim, and back.
-    cables: [Cable; 2],
+    /// From the hub to the victim, and the other way: either side dials.
+    to_hub: [Cable; 2],
+    /// The line between the victim and its neighbor, likewise.
+    straight: [Cable; 2],
     verifier: Verifier,
 }
 
@@ -66,7 +73,7 @@ impl Network {
     /// Makes four nodes and starts none.
     pub(super) async fn make(directory: &Path) -> Result<Self, CommandError> {
         let ports = free_ports(3 * (BUREAUS.len() + 1)).map_err(DemoError::Ports)?;
-        let (plan, cables) = plan(&ports).await?;
+        let (plan, [to_hub, straight]) = plan(&ports).await?;
         let owned = directory.to_owned();
         let made = spawn_blocking(move || net::init(&owned, &plan, wire::now()))
             .await
@@ -87,7 +94,7 @@ impl Network {
             });
         }
         let verifier = Verifier::new(Arc::new(roster), Limits::default());
-        Ok(Self { directory: directory.to_owned(), nodes, cables, verifier })
+        Ok(Self { directory: directory.to_owned(), nodes, to_hub, straight, verifier })
     }
 
     pub(super) fn directory(&self) -> &Path {
@@ -115,31 +122,56 @@ impl Network {
         self.nodes.iter_mut().find(|node| node.code.as_str() == code).ok_or_else(missing)
     }
 
+    /// Cuts the line to the hub; the straight one may be cut before.
     pub(super) fn cut_victim_off(&self) {
-        self.cables.iter().for_each(Cable::cut);
+        self.to_hub.iter().for_each(Cable::cut);
     }
 
+    pub(super) fn cut_straight(&self) {
+        self.straight.iter().for_each(Cable::cut);
+    }
+
+    /// Lets so many bytes a second over the straight line, each way; 0: as many as there are.
+    pub(super) fn slow_down_straight(&self, bytes_per_second: u64) {
+        self.straight.iter().for_each(|cable| cable.slow_down(bytes_per_second));
+    }
+
+    /// Mends every line, at its full rate.
     pub(super) fn mend(&self) {
-        self.cables.iter().for_each(Cable::mend);
+        self.slow_down_straight(0);
+        self.to_hub.iter().chain(&self.straight).for_each(Cable::mend);
     }
 
-    /// Waits until the hub has its links to these bureaus up.
+    /// Waits until a node has its links to these bureaus up.
     pub(super) async fn linked(
         &mut self,
+        node: &str,
         bureaus: &[&str],
         until: Instant,
     ) -> Result<(), CommandError> {
-        let admin = self.node(HUB)?.admin_face().await?;
+        let admin = self.node(node)?.admin_face().await?;
         loop {
             let up = linked(&admin).await?;
             if bureaus.iter().all(|bureau| up.iter().any(|code| code == bureau)) {
                 return Ok(());
             }
             if Instant::now() >= until {
-                return Err(DemoError::NotLinked { up }.into());
+                let node = node.to_owned();
+                return Err(DemoError::NotLinked { node, up }.into());
             }
             sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// Why a message is not at the victim yet, as a node tells its operator.
+    pub(super) async fn why(&mut self, node: &str, id: &str) -> Result<Explanation, CommandError> {
+        let admin = self.node(node)?.admin_face().await?;
+        let mut client = admin.client.clone();
+        let recipient = VICTIM.to_owned();
+        let request = ExplainMessageRequest { message_id: id.to_owned(), recipient };
+        let explained = admin.call(client.explain_message(request)).await?;
+        let explanation = explained.explanations.into_iter().next();
+        explanation.ok_or(CommandError::Incomplete("the explanation"))
     }
 
     /// How many messages for the victim wait at the hub.
@@ -171,7 +203,7 @@ impl Network {
                 outcome = Err(error);
             }
         }
-        for cable in self.cables {
+        for cable in self.to_hub.into_iter().chain(self.straight) {
             cable.remove().await;
         }
         outcome.map_err(CommandError::from)
@@ -273,12 +305,13 @@ impl Node {
     }
 }
 
-/// Three bureaus that know only the hub, the way to the victim over cables that can be cut.
-async fn plan(ports: &[u16]) -> Result<(Plan, [Cable; 2]), CommandError> {
+/// Three bureaus that know the hub, and a straight line from the victim to its neighbor; every way
+/// to the victim over cables that can be cut.
+async fn plan(ports: &[u16]) -> Result<(Plan, [[Cable; 2]; 2]), CommandError> {
     let code =
         |text: &str| text.parse::<BureauCode>().map_err(|_| DemoError::NoNode(text.to_owned()));
     let bureaus = BUREAUS.map(code).into_iter().collect::<Result<Vec<_>, _>>()?;
-    let (hub, victim) = (code(HUB)?, code(VICTIM)?);
+    let (hub, victim, neighbor) = (code(HUB)?, code(VICTIM)?, code(NEIGHBOR)?);
     let of = |place: usize| Ports {
         desk: ports[3 * place],
         link: ports[3 * place + 1],
@@ -290,15 +323,23 @@ async fn plan(ports: &[u16]) -> Result<(Plan, [Cable; 2]), CommandError> {
     let desk = "desk".parse().map_err(|_| DemoError::NoNode("desk".to_owned()))?;
     let plan =
         Plan::new(network, &bureaus, &[hub], Links::Hub, desk, of).map_err(net::InitError::from)?;
-    let link = |wanted: BureauCode| {
-        let member = plan.members().iter().find(|member| member.code == wanted);
-        let port = member.map_or(0, |member| member.ports.link);
-        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-    };
-    let to_victim = Cable::to(link(victim)).await.map_err(DemoError::Ports)?;
-    let to_hub = Cable::to(link(hub)).await.map_err(DemoError::Ports)?;
-    let plan = plan.detour(hub, victim, to_victim.address()).detour(victim, hub, to_hub.address());
-    Ok((plan, [to_victim, to_hub]))
+    let mut plan = plan.straight(neighbor, victim);
+    let mut lines = Vec::new();
+    for other in [hub, neighbor] {
+        let mut line = Vec::new();
+        for (from, to) in [(other, victim), (victim, other)] {
+            let member = plan.members().iter().find(|member| member.code == to);
+            let port = member.map_or(0, |member| member.ports.link);
+            let face = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            let cable = Cable::to(face).await.map_err(DemoError::Ports)?;
+            plan = plan.detour(from, to, cable.address());
+            line.push(cable);
+        }
+        let line: [Cable; 2] = line.try_into().map_err(|_| DemoError::NoNode(other.to_string()))?;
+        lines.push(line);
+    }
+    let lines = lines.try_into().map_err(|_| DemoError::NoNode(HUB.to_owned()))?;
+    Ok((plan, lines))
 }
 
 /// The bureaus whose link to this node is up.
@@ -350,9 +391,12 @@ mod tests {
             plan.peers(member.unwrap()).map(|(peer, to)| (peer.to_string(), to)).collect::<Vec<_>>()
         };
         let link = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let [to_victim, to_hub] = cables.each_ref().map(Cable::address);
-        assert_eq!(peers("FR"), [("IPSG".to_owned(), link(11))]);
-        assert_eq!(peers("KE"), [("IPSG".to_owned(), to_hub)]);
+        let addresses = |line: &[Cable; 2]| line.each_ref().map(Cable::address);
+        let [[to_victim, to_hub], [from_fr, to_fr]] = cables.each_ref().map(addresses);
+        let named = |code: &str, to| (code.to_owned(), to);
+        assert_eq!(peers("FR"), [named("KE", from_fr), named("IPSG", link(11))]);
+        assert_eq!(peers("KE"), [named("FR", to_fr), named("IPSG", to_hub)]);
+        assert_eq!(peers("BR"), [named("IPSG", link(11))]);
         let hub = [("FR", link(2)), ("KE", to_victim), ("BR", link(8))];
         assert_eq!(peers("IPSG"), hub.map(|(code, to)| (code.to_owned(), to)));
     }

@@ -2,11 +2,12 @@
 //! of one message, and a verdict. Programs get the summary instead, and the story on stderr.
 
 use bureau_core::Timestamp;
-use bureau_proto::desk::v1::TrackResponse;
+use bureau_proto::{admin::v1::Explanation, desk::v1::TrackResponse};
 use tokio::time::Instant;
 
 use super::{Outage, Summary, ledger::Sent, tally::Tally};
 use crate::{
+    commands::why,
     error::CommandError,
     output::{
         Output, escape,
@@ -17,6 +18,8 @@ use crate::{
 
 /// Characters of a subject in the story.
 const SUBJECT_CHARS: usize = 60;
+/// Columns before what stands within the story.
+const INDENT: u16 = 9;
 
 /// Where the story goes.
 pub(super) struct Story<'a> {
@@ -33,6 +36,22 @@ impl<'a> Story<'a> {
     pub(super) fn tell(&mut self, event: &str) -> Result<(), CommandError> {
         let line = format!("{:5.1} s  {}", self.begin.elapsed().as_secs_f64(), escape::line(event));
         self.line(&line)
+    }
+
+    /// What `bureau why` answers at a node now.
+    pub(super) fn why(
+        &mut self,
+        node: &str,
+        id: &str,
+        explanation: &Explanation,
+    ) -> Result<(), CommandError> {
+        self.tell(&format!("`bureau why {}` at {node}:", wire::short_id(id)))?;
+        let width = self.output.width().map(|width| width.saturating_sub(INDENT));
+        self.line("")?;
+        for line in why::told(explanation, wire::now(), width) {
+            self.line(&format!("{:indent$}{line}", "", indent = usize::from(INDENT)))?;
+        }
+        self.line("")
     }
 
     /// Something beside the story.

@@ -220,7 +220,7 @@ fn delivery_latencies(records: &Records, outage: Outage) -> Vec<f64> {
     let mut latencies = Vec::new();
     for ((_, id), arrived) in &records.arrived {
         let Some(sent) = records.sent.get(id) else { continue };
-        if outage.is_clear_of(sent.asked, arrived.at) {
+        if sent.timed && outage.is_clear_of(sent.asked, arrived.at) {
             latencies.push(milliseconds(sent.asked, arrived.at));
         }
     }
@@ -228,7 +228,7 @@ fn delivery_latencies(records: &Records, outage: Outage) -> Vec<f64> {
 }
 
 fn submit_latencies(records: &Records, outage: Outage) -> Vec<f64> {
-    let clear = |sent: &&Sent| outage.is_clear_of(sent.asked, sent.accepted);
+    let clear = |sent: &&Sent| sent.timed && outage.is_clear_of(sent.asked, sent.accepted);
     let sent = records.sent.values().filter(clear);
     sent.map(|sent| milliseconds(sent.asked, sent.accepted)).collect()
 }

@@ -99,6 +99,7 @@ async fn submit(
         content: request.content,
         asked,
         accepted: Instant::now(),
+        timed: true,
     };
     ledger.sent(response.message_id, sent);
     Ok(())

@@ -11,6 +11,8 @@ pub struct Plan {
     desk: DeskName,
     members: Vec<Member>,
     links: Links,
+    /// Pairs that have a link whatever `links` says.
+    straight: Vec<(BureauCode, BureauCode)>,
     /// Where a peer is dialed, if not at its own link face.
     detours: BTreeMap<(BureauCode, BureauCode), SocketAddr>,
 }
@@ -118,7 +120,8 @@ impl Plan {
         if links != Links::Mesh && hubs.is_empty() {
             return Err(PlanError::NoHub);
         }
-        Ok(Self { network, desk, members, links, detours: BTreeMap::new() })
+        let (straight, detours) = (Vec::new(), BTreeMap::new());
+        Ok(Self { network, desk, members, links, straight, detours })
     }
 
     /// Ports by a rule one can remember: of the bureau at place i, beginning at 0, `base + 10 i`
@@ -137,6 +140,13 @@ impl Plan {
             let port = |offset: u16| base.saturating_add(step).saturating_add(offset);
             Ports { desk: port(1), link: port(2), admin: port(3), metrics: Some(port(4)) }
         })
+    }
+
+    /// Gives two bureaus a link of their own, where they would have none.
+    #[must_use]
+    pub fn straight(mut self, one: BureauCode, other: BureauCode) -> Self {
+        self.straight.push((one, other));
+        self
     }
 
     /// Lets `from` dial `to` at another address than its link face.
@@ -181,13 +191,16 @@ impl Plan {
     pub fn peers(&self, of: &Member) -> impl Iterator<Item = (BureauCode, SocketAddr)> {
         let (own, links) = (*of, self.links);
         let linked = move |other: &&Member| {
+            let straight = |pair: &(BureauCode, BureauCode)| {
+                *pair == (own.code, other.code) || *pair == (other.code, own.code)
+            };
             let hub = own.hub || other.hub;
-            other.code != own.code
-                && match links {
-                    Links::Mesh => true,
-                    Links::Hub => hub,
-                    Links::Region => hub && (own.hub && other.hub || own.region == other.region),
-                }
+            let by_plan = match links {
+                Links::Mesh => true,
+                Links::Hub => hub,
+                Links::Region => hub && (own.hub && other.hub || own.region == other.region),
+            };
+            other.code != own.code && (by_plan || self.straight.iter().any(straight))
         };
         self.members.iter().filter(linked).map(move |other| {
             let own_face = SocketAddr::from(([127, 0, 0, 1], other.ports.link));

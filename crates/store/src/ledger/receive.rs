@@ -128,6 +128,8 @@ impl Writing<'_, '_> {
                 track.inbox_number = number;
             }
             ReceiveAction::Relay => {
+                let envelope = &receive.envelope;
+                let size = envelope.signed_manifest().len() + envelope.body().len();
                 let queued = QueueRecord {
                     message: Bytes::copy_from_slice(&id.0),
                     slip: slip.slip.encode(),
@@ -135,7 +137,7 @@ impl Writing<'_, '_> {
                     origin: manifest.origin.to_string(),
                     enqueued_ms: receive.now.as_ms(),
                     expires_ms: manifest.expires.as_ms(),
-                    size: receive.envelope.body().len() as u64,
+                    size: size as u64,
                     hops: receive.hops.saturating_add(1),
                     fan_out,
                     attachments: u32::try_from(manifest.attachments.len()).unwrap_or(u32::MAX),

@@ -119,9 +119,9 @@ fn what_is_elsewhere_or_over_is_said_in_a_line() {
         with(DeliveryState::Expired, NodeRole::Origin, "it was not delivered in time"),
     ]));
     for line in [
-        "KE  is at IPSG: IPSG has custody of it, since 2026-11-23 05:59:05Z\n",
-        "KE  is here: it is in this inbox as number 12, since 2026-11-23 05:59:05Z\n",
-        "KE  has expired: it was not delivered in time, since 2026-11-23 05:59:05Z\n",
+        "KE  is at IPSG: IPSG has custody of it\n    since  2026-11-23 05:59:05Z (1d 3h ago)\n",
+        "KE  is here: it is in this inbox as number 12\n    since  2026-11-23 05:59:05Z (1d 3h ago)\n",
+        "KE  has expired: it was not delivered in time\n    since  2026-11-23 05:59:05Z (1d 3h ago)\n",
     ] {
         assert!(text.contains(line), "{line:?} is not in\n{text}");
     }

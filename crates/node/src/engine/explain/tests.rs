@@ -148,7 +148,7 @@ fn attachments_have_causes_of_their_own() {
     assert_eq!(under_way.attachments, Some((300_000, 100_000)));
     // 40,000 of others, 200,000 of its own and 1,000 of its envelope at 8,000 a second.
     assert_eq!(under_way.estimate, Some(at(100).plus_ms(30_125 + 300)));
-    let sentence = "its attachments are on their way to KE: 97.7 KiB of 293.0 KiB are sent";
+    let sentence = "its attachments are on their way to KE, 97.7 KiB of 293.0 KiB sent";
     assert_eq!(under_way.sentence, sentence);
 
     let hours = with_attachments(&|hop| {
@@ -173,7 +173,7 @@ fn a_time_is_given_only_where_it_follows_from_what_was_measured() {
     let ahead = |more| Ahead { lanes: vec![(Lane::Routine, 3)], bytes: 79_000, more };
     let known = waits(|waiting| waiting.ahead = ahead(false));
     assert_eq!(known.estimate, Some(at(110).plus_ms(300)));
-    let basis = "78.1 KiB at the measured 7.8 KiB/s, where nothing more urgent comes";
+    let basis = "78.1 KiB at 7.8 KiB/s, as measured";
     assert_eq!(known.estimate_basis, basis);
     let more = waits(|waiting| waiting.ahead = ahead(true));
     assert_eq!(more.estimate, None);
@@ -202,7 +202,7 @@ fn the_way_is_said_and_why_that_one() {
         waiting.straight = down;
         waiting.others.clear();
     };
-    assert_eq!(route(&alone), "straight; no other peer leads there");
+    assert_eq!(route(&alone), "straight; that link is waited for");
     let over_hub = |straight: Option<Straight>| {
         route(&move |waiting| {
             waiting.hop = Some(hop("IPSG"));

@@ -51,7 +51,7 @@ pub(super) fn sentence(facts: &Facts, explanation: &Explanation) -> String {
         Cause::AttachmentsUnderWay => {
             let (_, total, sent, _) = doing.going.unwrap_or((facts.now, 0, 0, 0));
             let (sent, total) = (bytes(sent), bytes(total));
-            format!("its attachments are on their way to {peer}: {sent} of {total} are sent")
+            format!("its attachments are on their way to {peer}, {sent} of {total} sent")
         }
         Cause::AttachmentsWaitForHours => {
             format!("its attachments wait for the hours when such may go to {peer}")
@@ -130,7 +130,7 @@ pub(super) fn route(facts: &Facts, waiting: &Waiting) -> String {
         let up = waiting.straight.is_some_and(|straight| straight.up);
         return match others.as_slice() {
             _ if up => "straight".to_owned(),
-            [] => "straight; no other peer leads there".to_owned(),
+            [] => "straight; that link is waited for".to_owned(),
             [other] => format!("straight, or over {other} as soon as that link is up"),
             [first, ..] => {
                 format!("straight, or over {first} or another hub as soon as one is up")
@@ -177,8 +177,7 @@ pub(super) fn estimate(
         return unknown(&format!("but at least {least}: more is ahead than was counted"));
     }
     let time_ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-    let basis =
-        format!("{} at the measured {rate}/s, where nothing more urgent comes", bytes(left));
+    let basis = format!("{} at {rate}/s, as measured", bytes(left));
     // What was sent a while ago is not expected in the past.
     (Some(facts.now.plus_ms(time_ms)), basis)
 }
@@ -228,7 +227,9 @@ pub(super) fn advice(facts: &Facts, explanation: &Explanation) -> String {
         }
         Cause::PeerHeld => format!("release {peer}, or ask who holds it"),
         Cause::WithRelay => match explanation.place {
-            Place::Relay(holder) => format!("ask {holder}, whose operators can ask `bureau why`"),
+            Place::Relay(holder) => {
+                format!("ask the operators of {holder}: `bureau why` tells more there")
+            }
             _ => String::new(),
         },
         Cause::NoRoute => {
@@ -238,7 +239,7 @@ pub(super) fn advice(facts: &Facts, explanation: &Explanation) -> String {
             format!("see why {peer} does not reach {recipient}; another peer would be a way on")
         }
         Cause::LinkDown if hop.is_some_and(|hop| hop.dials) => {
-            format!("see that {peer} can be reached; it is dialed again by itself")
+            format!("see that {peer} can be reached; `bureau peers retry {peer}` dials at once")
         }
         Cause::LinkDown => format!("only {peer} dials this link: ask its operators"),
         Cause::LinkConnecting | Cause::InFlight | Cause::Next => "nothing need be done".to_owned(),
