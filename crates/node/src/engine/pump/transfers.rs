@@ -281,10 +281,9 @@ impl Pump<'_> {
         let slips = self.engine.store.queued_slips(message).await;
         let slips = slips.map_err(|error| End::of_store(&error))?;
         if !readable && !slips.is_empty() {
-            // A fault of the disk. Reading it again at once would not help.
-            let reason = "ATTACHMENT_MISSING";
-            tracing::error!(event = "message_unreadable", message = %message, reason);
-            return Ok(());
+            // A fault of the disk. Reading it again would not help.
+            let recipients = slips.iter().map(|slip| slip.position.destination).collect();
+            return self.set_aside(message, recipients, "ATTACHMENT_MISSING").await;
         }
         for slip in slips {
             self.cursors.rewind(slip.position);
