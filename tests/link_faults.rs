@@ -165,8 +165,6 @@ fn forgeries(actor: &Actor, own: &envelope::Slip) -> Vec<(&'static str, Bytes)> 
     forgeries.push(("of another slip", sign(actor, other_slip)));
     let unknown = Statement { message: MessageId([9; 32]), ..of_own(Delivered) };
     forgeries.push(("of no message", sign(actor, unknown)));
-    let later = Statement { time: now().plus_ms(400_000), ..of_own(Delivered) };
-    forgeries.push(("from the future", sign(actor, later)));
     forgeries.push(("expired in time", sign(actor, of_own(Expired))));
     forgeries.push(("custody of its own", sign(actor, of_own(Custody))));
     let text = Statement { reason: "a\u{1b}[2J".to_owned(), ..of_own(Refused) };
@@ -216,6 +214,13 @@ async fn a_receipt_counts_only_from_who_may_give_it() {
     assert_eq!(ke.state(), DeliveryState::Queued);
     // All that time the link was the same one.
     assert_eq!(network.log("FR").matches("link_up ").count(), 1);
+    // What the peer itself signs in the future says that its clock went ahead: that ends the link.
+    let good = statement(ReceiptKind::Acknowledged, &own, slip_of(&actor, &own, "BR"));
+    let receipts = vec![sign(&actor, Statement { time: now().plus_ms(400_000), ..good })];
+    let (number, home) = (number + 2, String::new());
+    link.send(Kind::Receipts(wire::ReceiptBatch { number, receipts, home })).await;
+    assert_eq!(bye(&mut link).await, "CLOCK_SKEW");
+    fr.tracked(&id, "BR", DeliveryState::Delivered).await;
 }
 
 /// Sends one receipt and waits until it is taken note of.
