@@ -339,24 +339,21 @@ async fn who_withholds_one_recipients_messages_is_found_every_time() {
     scene.only("BR", &sent).await;
 }
 
-/// Takes custody and holds all of it back until it is told to let go.
+/// Takes custody and holds each message back until its origin sends it again; then both go on.
 #[derive(Default)]
 struct Delays {
     held: Vec<wire::Parcel>,
-    idle: usize,
 }
 
 impl Mischief for Delays {
     fn parcel(&mut self, relay: &mut Relay, parcel: wire::Parcel) {
         relay.take_custody(&parcel);
-        self.held.push(parcel);
-    }
-
-    fn idle(&mut self, relay: &mut Relay) {
-        self.idle += 1;
-        // The origin has sent it again by then.
-        if self.idle >= 100 {
-            std::mem::take(&mut self.held).iter().for_each(|parcel| relay.pass_on(parcel));
+        match self.held.iter().position(|held| held.slips == parcel.slips) {
+            Some(first) => {
+                relay.pass_on(&self.held.remove(first));
+                relay.pass_on(&parcel);
+            }
+            None => self.held.push(parcel),
         }
     }
 }
