@@ -26,7 +26,7 @@ pub(crate) enum QueueCommand {
     /// Show how long what waits has waited: age by recipient
     ///
     /// A column that fills from left to right is an outage; many rows in one column are a node
-    /// that stood still. The node reads its queue through for it: some seconds for a million.
+    /// that stood still. The node reads its whole queue through for it.
     #[command(
         verbatim_doc_comment,
         after_help = "Examples:\n  bureau queue shape\n  bureau queue shape --by lane --recipient KE"

@@ -9,14 +9,15 @@ use std::{
 use bureau_core::{BureauCode, MessageId};
 use tokio::time::Instant;
 
-/// Messages whose attachments are on their way at one time. What comes later waits in the store.
+/// Messages of one lane whose attachments are on their way at one time, so that what is urgent
+/// always finds a place. What comes later waits in the store.
 pub(super) const OPEN_MAX: usize = 8;
 /// Refusals that are remembered on one link. A peer that refuses more than this has one fault, not
 /// many: the last ones tell it.
 const KEPT_MAX: usize = 256;
 
-/// What is on its way over one link while it is up. As large as the link's window, eight offers and
-/// 256 refusals.
+/// What is on its way over one link while it is up. As large as the link's window, eight offers of
+/// each lane and 256 refusals.
 #[derive(Debug, Default)]
 pub struct Doing {
     inner: Mutex<Inner>,
@@ -151,9 +152,15 @@ impl Doing {
         self.lock().transfers.remove(&key);
     }
 
-    /// What happens with a message for a recipient.
+    /// What happens with a message for a recipient, that waits in a lane (0: the most urgent).
     #[must_use]
-    pub fn view(&self, message: MessageId, recipient: BureauCode, now: Instant) -> View {
+    pub fn view(
+        &self,
+        message: MessageId,
+        recipient: BureauCode,
+        lane: usize,
+        now: Instant,
+    ) -> View {
         let inner = self.lock();
         let slip = (message, recipient);
         let left = |transfer: &Transfer| transfer.total.saturating_sub(transfer.all_sent());
@@ -164,12 +171,12 @@ impl Doing {
             sent: transfer.all_sent(),
             before: inner.transfers.range(..*key).map(|(_, transfer)| left(transfer)).sum(),
         });
+        let of_lane = inner.transfers.range((lane, 0)..(lane + 1, 0)).count();
         let pause = |pause: &Option<Pause>| pause.clone().filter(|pause| pause.until > now);
         View {
             sent: inner.in_flight.get(&slip).copied(),
             attachments: going,
-            transfers_full: (inner.transfers.len() >= OPEN_MAX && going.is_none())
-                .then_some(inner.transfers.len()),
+            transfers_full: (of_lane >= OPEN_MAX && going.is_none()).then_some(of_lane),
             kept: inner.kept.get(&slip).map(|kept| (kept.reason.clone(), kept.at)),
             pause: pause(&inner.all),
             attachments_pause: pause(&inner.attachments),
@@ -199,24 +206,29 @@ mod tests {
         let (doing, ke) = (Doing::default(), "KE".parse().unwrap());
         let now = Instant::now();
         doing.sent(message(1), [ke].into_iter());
-        assert!(doing.view(message(1), ke, now).sent.is_some());
+        assert!(doing.view(message(1), ke, 3, now).sent.is_some());
         doing.answered(message(1), ke);
-        assert_eq!(doing.view(message(1), ke, now), View::default());
+        assert_eq!(doing.view(message(1), ke, 3, now), View::default());
 
         doing.offered((3, 1), message(2), 300);
         doing.offered((3, 2), message(3), 50);
         doing.progressed((3, 1), [1; 32], 60);
         doing.progressed((3, 1), [2; 32], 40);
         doing.progressed((3, 1), [2; 32], 50);
-        let second = doing.view(message(3), ke, now);
+        let second = doing.view(message(3), ke, 3, now);
         let going = second.attachments.unwrap();
         assert_eq!((going.total, going.sent, going.before), (50, 0, 190));
-        assert_eq!(doing.view(message(9), ke, now).transfers_full, None);
+        assert_eq!(doing.view(message(9), ke, 3, now).transfers_full, None);
         (3..=8).for_each(|number| doing.offered((3, number), message(100), 1));
-        assert_eq!(doing.view(message(9), ke, now).transfers_full, Some(OPEN_MAX));
+        assert_eq!(doing.view(message(9), ke, 3, now).transfers_full, Some(OPEN_MAX));
+        assert_eq!(
+            doing.view(message(9), ke, 0, now).transfers_full,
+            None,
+            "urgent ones find room"
+        );
         doing.transferred((3, 1));
-        assert_eq!(doing.view(message(3), ke, now).attachments.unwrap().before, 0);
-        assert_eq!(doing.view(message(2), ke, now).attachments, None);
+        assert_eq!(doing.view(message(3), ke, 3, now).attachments.unwrap().before, 0);
+        assert_eq!(doing.view(message(2), ke, 3, now).attachments, None);
     }
 
     #[test]
@@ -225,18 +237,18 @@ mod tests {
         let now = Instant::now();
         let until = now + Duration::from_secs(2);
         doing.paused(until, "BUSY", false);
-        assert_eq!(doing.view(message(1), ke, now).pause.unwrap().reason, "BUSY");
-        assert_eq!(doing.view(message(1), ke, until).pause, None);
-        assert_eq!(doing.view(message(1), ke, now).attachments_pause, None);
+        assert_eq!(doing.view(message(1), ke, 3, now).pause.unwrap().reason, "BUSY");
+        assert_eq!(doing.view(message(1), ke, 3, until).pause, None);
+        assert_eq!(doing.view(message(1), ke, 3, now).attachments_pause, None);
         for number in 0..=u8::MAX {
             doing.kept(message(number), ke, "NO_ROUTE");
         }
-        assert!(doing.view(message(0), ke, now).kept.is_some());
+        assert!(doing.view(message(0), ke, 3, now).kept.is_some());
         doing.kept(message(0), "FR".parse().unwrap(), "NO_ROUTE");
-        assert!(doing.view(message(0), ke, now).kept.is_none());
-        assert!(doing.view(message(1), ke, now).kept.is_some());
+        assert!(doing.view(message(0), ke, 3, now).kept.is_none());
+        assert!(doing.view(message(1), ke, 3, now).kept.is_some());
         // What is sent again is not kept back any more.
         doing.sent(message(1), [ke].into_iter());
-        assert!(doing.view(message(1), ke, now).kept.is_none());
+        assert!(doing.view(message(1), ke, 3, now).kept.is_none());
     }
 }

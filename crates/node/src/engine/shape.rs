@@ -2,7 +2,7 @@
 //!
 //! Counted by reading the queue through, page by page, away from the reactor and beside the
 //! committer: ages move by themselves, so that no counter could be kept. A page is all the memory
-//! it takes; a million messages take some seconds of one core, and one asks at a time.
+//! it takes, and one asks at a time.
 
 use std::collections::BTreeMap;
 

@@ -179,7 +179,7 @@ impl<'a> Gathering<'a> {
             size: entry.size,
             attachments: (entry.attachments, bytes),
             previous_hop: entry.previous_hop,
-            hop: hop.and_then(|hop| self.hop(hop, message, destination)),
+            hop: hop.and_then(|hop| self.hop(hop, message, position)),
             others: self.others(destination),
             straight,
             ahead,
@@ -202,9 +202,11 @@ impl<'a> Gathering<'a> {
         via.unwrap_or_default().into_iter().filter(leads).collect()
     }
 
-    fn hop(&self, peer: BureauCode, message: MessageId, recipient: BureauCode) -> Option<Hop> {
+    fn hop(&self, peer: BureauCode, message: MessageId, position: QueuePosition) -> Option<Hop> {
         let (configured, status) = self.peers.get(&peer)?;
-        let view = self.engine.links.doing(peer).view(message, recipient, self.instant);
+        let lane = Lane::ALL.iter().position(|lane| *lane == position.lane).unwrap_or_default();
+        let doing = self.engine.links.doing(peer);
+        let view = doing.view(message, position.destination, lane, self.instant);
         let hours = configured.as_ref().and_then(|peer| peer.bulk_hours);
         Some(Hop {
             peer,

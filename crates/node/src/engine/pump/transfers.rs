@@ -13,11 +13,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Pump;
-use crate::engine::outbound::End;
+use crate::engine::{doing::OPEN_MAX, outbound::End};
 
-/// Messages of one lane whose attachments are on their way at one time, so that what is urgent
-/// always finds a place. What comes later waits in the store.
-const OPEN_MAX: usize = 8;
 /// Messages of all lanes whose attachments are on their way at one time.
 pub const TRANSFERS_MAX: usize = Lane::ALL.len() * OPEN_MAX;
 /// How long nothing is offered after the peer asked for patience; twice as long each further time,
