@@ -190,7 +190,7 @@ pub enum Cause {
     HeldByOperator,
     /// Its sender named a time before which it must not go.
     Scheduled,
-    /// Links ended over it, or it cannot be read: it is held so that the line behind moves on.
+    /// It cannot be read from the disk: it is held so that the line behind moves on.
     Quarantined,
     /// An operator holds everything back that goes over the next hop.
     PeerHeld,

@@ -257,9 +257,9 @@ fn what_is_held_back_says_by_whom_and_until_when() {
     assert_eq!((operator.since, operator.next_try), (Some(at(30)), None));
     let scheduled = back(held(HoldReason::Scheduled, Some(at(900)), ""));
     assert_eq!((scheduled.cause, scheduled.next_try), (Cause::Scheduled, Some(at(900))));
-    let poison = back(held(HoldReason::Poison, None, "3 links ended over it"));
+    let poison = back(held(HoldReason::Poison, None, "ATTACHMENT_MISSING"));
     assert_eq!(poison.cause, Cause::Quarantined);
-    assert_eq!(poison.sentence, "the node put it aside: 3 links ended over it");
+    assert_eq!(poison.sentence, "the node put it aside: ATTACHMENT_MISSING");
 
     let peer = with_hop(|hop| hop.held = Some(held(HoldReason::Operator, None, "")));
     assert_eq!((peer.cause, peer.estimate), (Cause::PeerHeld, None));
